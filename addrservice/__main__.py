@@ -1,0 +1,7 @@
+"""``python -m addrservice``."""
+
+import sys
+
+from addrservice.server import main
+
+sys.exit(main())

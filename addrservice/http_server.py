@@ -1,0 +1,170 @@
+"""The HTTP server: Tornado's, with a cap on connections and an end that loses no request."""
+
+import asyncio
+import copy
+import resource
+import socket
+import time
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from tornado.http1connection import HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection, HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate,
+    RequestStartLine, ResponseStartLine,
+)
+from tornado.iostream import IOStream
+
+from addrservice.app import MAX_DISCARDED
+from addrservice.config import ServiceSettings
+
+# Connections beyond the cap that are told so; yet further ones are closed at once.
+MAX_OVERFLOW: Final = 64
+
+# File descriptors kept for everything that is no connection: logs, sockets, the store.
+RESERVED_FILES: Final = 64
+
+# Seconds that a keep-alive connection may be quiet in a drain before it is ended: a client at work
+# sends its next request sooner, and learns from the answer that it is the last.
+QUIET: Final = 0.25
+
+
+class AddressBookHTTPServer(HTTPServer):
+    """Serves an application within the limits of the configuration.
+
+    :param application: answers the requests
+    :param overflow: answers those on connections beyond the cap
+    """
+
+    def initialize(  # type: ignore[override]  # Tornado's stand-in for a constructor
+        self,
+        application: HTTPServerConnectionDelegate,
+        overflow: HTTPServerConnectionDelegate,
+        limits: ServiceSettings,
+    ) -> None:
+        super().initialize(
+            application,
+            decompress_request=True,
+            max_header_size=limits.max_header_size,
+            idle_connection_timeout=limits.idle_connection_timeout,
+            body_timeout=limits.body_timeout,
+            # The handlers hold the limit itself and answer 413; here is where patience ends.
+            max_body_size=limits.max_body_size + 2 * MAX_DISCARDED,
+        )
+        self.max_connections = min(limits.max_connections, _spare_files())
+        self._overflow = overflow
+        self._overflow_params = copy.copy(self.conn_params)
+        self._overflow_params.no_keep_alive = True
+        self._overflow_params.header_timeout = limits.body_timeout
+        self._quiet_since: dict[HTTP1ServerConnection, float] = {}
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Serves a new connection, unless there are too many even to say so."""
+        excess = len(self._connections) - self.max_connections
+        if excess < 0:
+            super().handle_stream(stream, address)
+        elif excess < MAX_OVERFLOW:
+            regular, self.conn_params = self.conn_params, self._overflow_params
+            super().handle_stream(stream, address)
+            self.conn_params = regular
+        else:
+            stream.close()
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Called when a connection is ready for its next request, before that has come."""
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        self._quiet_since[server_conn] = time.monotonic()
+        if server_conn.params is self._overflow_params:
+            delegate = self._overflow.start_request(server_conn, request_conn)
+        else:
+            delegate = super().start_request(server_conn, request_conn)
+        return _RequestBegins(delegate, self._quiet_since, server_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        self._quiet_since.pop(server_conn, None)
+        super().on_close(server_conn)
+
+    def close_after_each_request(self) -> None:
+        """From now on each answer says ``Connection: close`` and ends its connection."""
+        self.conn_params.no_keep_alive = True
+
+    async def drain(self, deadline: float) -> int:
+        """Stops listening and waits for the requests in flight; ends the quiet connections.
+
+        :param deadline: seconds to wait at the most
+        :return: how many requests were still in flight and had to be cut off
+        """
+        self.close_after_each_request()
+        self._accept_waiting()
+        self.stop()
+        end = time.monotonic() + deadline
+        while self._connections and time.monotonic() < end:
+            self._close_quiet_connections()
+            await asyncio.sleep(0.01)
+        unfinished = len(self._connections) - len(self._quiet_since)
+        await self.close_all_connections()
+        return unfinished
+
+    def _accept_waiting(self) -> None:
+        """Takes in what the kernel has accepted already: closing the socket would reset it."""
+        for listener in self._sockets.values():
+            while True:
+                try:
+                    connection, address = listener.accept()
+                except BlockingIOError:
+                    break
+                connection.setblocking(False)
+                self._handle_connection(connection, address)
+
+    def _close_quiet_connections(self) -> None:
+        latest = time.monotonic() - QUIET
+        for server_conn, since in list(self._quiet_since.items()):
+            if since < latest and not _has_input(server_conn.stream):
+                server_conn.stream.close()
+
+
+class _RequestBegins(HTTPMessageDelegate):
+    """Takes a connection off the list of the quiet ones when a request comes."""
+
+    def __init__(
+        self,
+        delegate: HTTPMessageDelegate,
+        quiet_since: dict[HTTP1ServerConnection, float],
+        server_conn: HTTP1ServerConnection,
+    ) -> None:
+        self._delegate = delegate
+        self._quiet_since = quiet_since
+        self._server_conn = server_conn
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        del self._quiet_since[self._server_conn]
+        return self._delegate.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        return self._delegate.data_received(chunk)
+
+    def finish(self) -> None:
+        self._delegate.finish()
+
+    def on_connection_close(self) -> None:
+        self._delegate.on_connection_close()
+
+
+def _spare_files() -> int:
+    """How many connections the limit on open files leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft - RESERVED_FILES - MAX_OVERFLOW)
+
+
+def _has_input(stream: IOStream) -> bool:
+    """Whether a request is waiting in the socket."""
+    try:
+        return bool(stream.socket.recv(1, socket.MSG_PEEK))
+    except OSError:  # nothing to read, or nothing any more
+        return False

@@ -1,0 +1,130 @@
+"""The address book's use cases: no web, no SQL."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from logging import Logger
+from typing import NamedTuple
+
+from addrservice.addressbook_db import AbstractAddressBookDB, StoredEntry, create_addressbook_db
+from addrservice.config import Settings
+from addrservice.errors import StoreUnavailableError
+from addrservice.tracing import trace
+from addrservice.validation import Entry
+
+
+class ServiceStatus(NamedTuple):
+    """Whether requests should be sent here.
+
+    :param ready: the store is in reach and the process is not about to end
+    :param uptime: milliseconds since the start
+    """
+
+    ready: bool
+    uptime: int
+
+
+class AddressBookService:
+    """Keeps an address book in a store.
+
+    Entries are dictionaries as the JSON Schema has them; ids are the store's nicknames. Each
+    method may raise ``StoreUnavailableError``.
+    """
+
+    def __init__(self, db: AbstractAddressBookDB, logger: Logger) -> None:
+        self._db = db
+        self._logger = logger
+        self._accepting = False
+        self._started_ns = time.monotonic_ns()
+
+    @classmethod
+    def from_config(cls, settings: Settings, logger: Logger) -> 'AddressBookService':
+        """A service on the store that the settings name, not yet started."""
+        return cls(create_addressbook_db(settings.addr_db), logger)
+
+    async def start(self) -> None:
+        """Opens the store; from here on the service is ready as far as it is."""
+        await self._db.start()
+        self._accepting = True
+        self._started_ns = time.monotonic_ns()
+        self._logger.info('service started')
+
+    async def stop(self) -> None:
+        """Closes the store."""
+        self._accepting = False
+        await self._db.stop()
+        self._logger.info('service stopped')
+
+    def drain(self) -> None:
+        """Says from now on that it is not ready. Requests are still served."""
+        self._accepting = False
+
+    def uptime_millis(self) -> int:
+        """Milliseconds since the start."""
+        return (time.monotonic_ns() - self._started_ns) // 1_000_000
+
+    async def status(self) -> ServiceStatus:
+        """Whether the store is in reach and the service not about to end."""
+        return ServiceStatus(self._accepting and await self._store_in_reach(),
+                             self.uptime_millis())
+
+    async def _store_in_reach(self) -> bool:
+        try:
+            await self._db.ping()
+        except StoreUnavailableError as error:
+            self._logger.warning('the store is out of reach: %s', error)
+            return False
+        return True
+
+    @trace()
+    async def post_address(self, addr: Entry) -> str:
+        """Keeps a new entry and gives its id: 32 hex digits that sort by time of creation.
+
+        :raises InvalidEntryError: the entry breaks the schema
+        """
+        return await self._db.create_address(addr)
+
+    @trace()
+    async def get_address(self, nickname: str) -> Entry:
+        """The entry with that id.
+
+        :raises UnknownNicknameError: there is none
+        """
+        return await self._db.read_address(nickname)
+
+    @trace()
+    async def get_entry(self, nickname: str) -> StoredEntry:
+        """The entry with that id, serialised and with its version.
+
+        :raises UnknownNicknameError: there is none
+        """
+        return await self._db.read_entry(nickname)
+
+    @trace()
+    async def put_address(self, nickname: str, addr: Entry) -> None:
+        """Puts another entry in the place of the one with that id.
+
+        :raises InvalidEntryError: the entry breaks the schema
+        :raises UnknownNicknameError: there is none
+        """
+        await self._db.update_address(nickname, addr)
+
+    @trace()
+    async def delete_address(self, nickname: str) -> None:
+        """Removes the entry with that id.
+
+        :raises UnknownNicknameError: there is none
+        """
+        await self._db.delete_address(nickname)
+
+    @trace()
+    async def get_all_addresses(self) -> dict[str, Entry]:
+        """All entries by id, in order of id. Whoever must not hold them all: ``pages``."""
+        return await self._db.read_all_addresses()
+
+    @trace()
+    async def pages(self) -> AsyncGenerator[list[StoredEntry], None]:
+        """All entries, serialised, in order of id, some at a time; no page is empty."""
+        async with aclosing(self._db.pages()) as pages:
+            async for page in pages:
+                yield page

@@ -1,0 +1,225 @@
+"""What several tests share: configurations, an application on a socket, a service as a process."""
+
+import http.client
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import coverage
+import msgspec
+import yaml
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.netutil import bind_sockets
+
+from addrservice.app import make_addrservice_app, make_overflow_application
+from addrservice.config import LOCAL_CONFIG, Settings
+from addrservice.http_server import AddressBookHTTPServer
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+ADDRESSES: Final = ROOT / 'tests' / 'data' / 'addresses'
+JSON: Final = {'Content-Type': 'application/json'}
+DEADLINE: Final = 10.0  # seconds that a test waits for what should come at once
+
+
+def address(name: str) -> dict[str, Any]:
+    """An entry of the test data: ``namo`` or ``raga``."""
+    entry: dict[str, Any] = json.loads((ADDRESSES / f'{name}.json').read_text(encoding='utf-8'))
+    return entry
+
+
+def make_settings(**service: Any) -> Settings:
+    """Settings on the in-memory store; keywords go to ``service``, with hyphens for underscores."""
+    return msgspec.convert({
+        'service': {key.replace('_', '-'): value for key, value in service.items()},
+        'addr-db': {'memory': None},
+        'logging': {'version': 1},
+    }, Settings)
+
+
+def wait_until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
+    """Waits for a condition in another process or thread, which cannot wake this one up."""
+    end = time.monotonic() + deadline
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f'still not so after {deadline} s')
+        select.select([], [], [], 0.005)
+
+
+class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
+    """A test with the service on a real socket in its own event loop.
+
+    An error in Tornado's logs that the test did not expect with ``assertLogs`` fails it.
+    """
+
+    def make_settings(self) -> Settings:
+        """The settings to serve with."""
+        return make_settings()
+
+    debug = False
+
+    async def asyncSetUp(self) -> None:
+        self._watch_logs()
+        settings = self.make_settings()
+        self.service, self.application = make_addrservice_app(settings, self.debug)
+        await self.service.start()
+        self.addAsyncCleanup(self.service.stop)
+        overflow = make_overflow_application(self.service, settings.service, self.debug)
+        self.server = AddressBookHTTPServer(self.application, overflow, settings.service)
+        sockets = bind_sockets(0, '127.0.0.1')
+        self.port = sockets[0].getsockname()[1]
+        self.server.add_sockets(sockets)
+        self.addAsyncCleanup(self.server.close_all_connections)
+        self.addCleanup(self.server.stop)
+        self.client = AsyncHTTPClient(force_instance=True)
+        self.addCleanup(self.client.close)
+
+    def _watch_logs(self) -> None:
+        handler = _ErrorKeeper()
+        for name in ('addrservice', 'tornado', 'asyncio'):
+            logger = logging.getLogger(name)
+            logger.addHandler(handler)
+            self.addCleanup(logger.removeHandler, handler)
+        self.addCleanup(lambda: self.assertEqual([], handler.errors))
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> HTTPResponse:
+        """The answer to a request, whatever its status."""
+        return await self.client.fetch(
+            f'http://127.0.0.1:{self.port}{path}', method=method, body=body, headers=headers,
+            raise_error=False, allow_nonstandard_methods=True, decompress_response=False,
+            follow_redirects=False)
+
+    async def post(self, entry: object) -> str:
+        """Creates an entry and gives its path."""
+        answer = await self.fetch('POST', '/addressbook', json.dumps(entry), JSON)
+        self.assertEqual(201, answer.code, answer.body)
+        return answer.headers['Location']
+
+
+class _ErrorKeeper(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != 'tornado.access':  # the line of a 5xx answer, which the test sees
+            self.errors.append(self.format(record))
+
+
+def config_document(folder: Path, **sections: Any) -> dict[str, Any]:
+    """The local configuration with its log file in a folder, and sections replaced or added."""
+    document: dict[str, Any] = yaml.safe_load(LOCAL_CONFIG.read_text(encoding='utf-8'))
+    document['logging']['handlers']['file']['filename'] = str(folder / 'service.log')
+    return {**document, **sections}
+
+
+def write_config(folder: Path, **sections: Any) -> Path:
+    """``config_document`` as a file in that folder."""
+    path = folder / 'config.yaml'
+    path.write_text(yaml.safe_dump(config_document(folder, **sections)), encoding='utf-8')
+    return path
+
+
+class ServerProcess:
+    """The service as a process of its own, on a free port.
+
+    :param arguments: its command line
+    :param program: how it is started; ``-m addrservice`` unless told
+
+    What it covers is added to the measurement of the tests, where one runs.
+    """
+
+    def __init__(
+        self, *arguments: str, program: Sequence[str] = ('-m', 'addrservice'),
+        cwd: Path = ROOT,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._measured = Path(self._folder.name, 'coverage')
+        self.process = subprocess.Popen(
+            [sys.executable, *self._coverage_run(), *program, *arguments],
+            cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        self.stdout = ''
+        self.stderr = ''
+
+    def _coverage_run(self) -> list[str]:
+        if coverage.Coverage.current() is None:
+            return []
+        return ['-m', 'coverage', 'run', '--branch', f'--source={ROOT / "addrservice"}',
+                f'--rcfile={ROOT / "setup.cfg"}', f'--data-file={self._measured}']
+
+    def wait_for_port(self) -> int:
+        """The port that the start line names."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE)
+        self.start_line = self.process.stdout.readline() if ready else ''
+        words = self.start_line.split()
+        if 'port' not in words:
+            raise AssertionError(f'no start line: {self.start_line!r} {self.kill().stderr}')
+        self.port = int(words[words.index('port') + 1])
+        return self.port
+
+    def wait(self) -> int:
+        """The exit status; ``stdout`` and ``stderr`` are whole then."""
+        self.stdout, self.stderr = self.process.communicate(timeout=DEADLINE)
+        self._add_coverage()
+        self._folder.cleanup()
+        return self.process.returncode
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal and waits for the exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def kill(self) -> 'ServerProcess':
+        """Makes sure that it is gone, however the test went."""
+        if self.process.returncode is None:
+            self.process.kill()
+            self.wait()
+        return self
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection to it."""
+        return http.client.HTTPConnection('127.0.0.1', self.port, timeout=DEADLINE)
+
+    def resident_bytes(self) -> int:
+        """The memory it occupies."""
+        pages = Path(f'/proc/{self.process.pid}/statm').read_text(encoding='ascii').split()[1]
+        return int(pages) * os.sysconf('SC_PAGE_SIZE')
+
+    def _add_coverage(self) -> None:
+        measurement = coverage.Coverage.current()
+        if measurement is not None and self._measured.exists():
+            data = coverage.CoverageData(str(self._measured))
+            data.read()
+            measurement.get_data().update(data)
+            data.close()
+
+
+@contextmanager
+def running_server(*arguments: str, **sections: Any) -> Iterator[ServerProcess]:
+    """The service as a process on a free port, with sections of its configuration replaced."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = write_config(Path(folder), **sections)
+        server = ServerProcess('--port', '0', '--config', str(config), *arguments)
+        try:
+            server.wait_for_port()
+            yield server
+        finally:
+            server.kill()
