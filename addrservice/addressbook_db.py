@@ -165,11 +165,16 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
     async def _insert(self, nickname: str, document: bytes) -> None:
         if nickname in self._entries:
             raise NicknameTakenError(nickname)
-        self._entries[nickname] = StoredEntry(nickname, document, next(self._versions))
+        self._keep(nickname, document)
 
     async def _replace(self, nickname: str, document: bytes) -> None:
         if nickname not in self._entries:
             raise UnknownNicknameError(nickname)
+        self._keep(nickname, document)
+
+    def _keep(self, nickname: str, document: bytes) -> None:
+        # A copy, for what orjson returns occupies at least 4 KB, however short it is.
+        document = bytes(memoryview(document))
         self._entries[nickname] = StoredEntry(nickname, document, next(self._versions))
 
 

@@ -80,8 +80,10 @@ async def serve(options: argparse.Namespace) -> None:
         stack.push_async_callback(service.stop)
         overflow = make_overflow_application(service, settings.service, options.debug)
         server = AddressBookHTTPServer(application, overflow, settings.service)
-        port = _listen(server, options.address or settings.service.address, options.port)
+        address = options.address or settings.service.address
+        port = _listen(server, address, options.port)
         print(f'Starting {settings.service.name} on port {port} ...', flush=True)
+        logger.info('listening on %s port %d', address, port)
         await stopping.wait()
         await drain(service, server, settings.service, logger)
 
@@ -100,6 +102,7 @@ async def drain(
     unfinished = await server.drain(limits.shutdown_deadline)
     if unfinished:
         logger.warning('%d requests were cut off at the deadline', unfinished)
+    logger.info('drained')
 
 
 def _stop_on_signal() -> asyncio.Event:

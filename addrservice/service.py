@@ -47,13 +47,13 @@ class AddressBookService:
         await self._db.start()
         self._accepting = True
         self._started_ns = time.monotonic_ns()
-        self._logger.info('service started')
+        self._logger.debug('store opened')
 
     async def stop(self) -> None:
         """Closes the store."""
         self._accepting = False
         await self._db.stop()
-        self._logger.info('service stopped')
+        self._logger.debug('store closed')
 
     def drain(self) -> None:
         """Says from now on that it is not ready. Requests are still served."""

@@ -271,7 +271,9 @@ class CumulativeFunctionTimeProfiler(AbstractTraceCollector):
             self._inner_ns[span.parent] += duration
 
     def stop(self) -> str | None:
-        """The table, longest total first."""
+        """The table, longest total first; nothing when nothing was called."""
+        if not self._calls:
+            return None
         rows = [f'{"calls":>10} {"total ms":>12} {"own ms":>12} {"ms/call":>10}  function']
         for name, total in self._total_ns.most_common():
             calls = self._calls[name]

@@ -66,15 +66,15 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         """The settings to serve with."""
         return make_settings()
 
-    debug = False
+    show_tracebacks = False
 
     async def asyncSetUp(self) -> None:
         self._watch_logs()
         settings = self.make_settings()
-        self.service, self.application = make_addrservice_app(settings, self.debug)
+        self.service, self.application = make_addrservice_app(settings, self.show_tracebacks)
         await self.service.start()
         self.addAsyncCleanup(self.service.stop)
-        overflow = make_overflow_application(self.service, settings.service, self.debug)
+        overflow = make_overflow_application(self.service, settings.service, self.show_tracebacks)
         self.server = AddressBookHTTPServer(self.application, overflow, settings.service)
         sockets = bind_sockets(0, '127.0.0.1')
         self.port = sockets[0].getsockname()[1]
@@ -140,19 +140,23 @@ class ServerProcess:
     """The service as a process of its own, on a free port.
 
     :param arguments: its command line
-    :param program: how it is started; ``-m addrservice`` unless told
+    :param program: what Python runs; ``-m addrservice`` unless told
+    :param wrapper: a command that runs the one that follows it
 
     What it covers is added to the measurement of the tests, where one runs.
     """
 
     def __init__(
-        self, *arguments: str, program: Sequence[str] = ('-m', 'addrservice'),
+        self,
+        *arguments: str,
+        program: Sequence[str] = ('-m', 'addrservice'),
+        wrapper: Sequence[str] = (),
         cwd: Path = ROOT,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._measured = Path(self._folder.name, 'coverage')
         self.process = subprocess.Popen(
-            [sys.executable, *self._coverage_run(), *program, *arguments],
+            [*wrapper, sys.executable, *self._coverage_run(), *program, *arguments],
             cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
         self.stdout = ''
@@ -213,11 +217,13 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(*arguments: str, **sections: Any) -> Iterator[ServerProcess]:
+def running_server(
+    *arguments: str, program: Sequence[str] = ('-m', 'addrservice'), **sections: Any
+) -> Iterator[ServerProcess]:
     """The service as a process on a free port, with sections of its configuration replaced."""
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), **sections)
-        server = ServerProcess('--port', '0', '--config', str(config), *arguments)
+        server = ServerProcess('--port', '0', '--config', str(config), *arguments, program=program)
         try:
             server.wait_for_port()
             yield server
