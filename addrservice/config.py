@@ -80,11 +80,22 @@ def load_settings(path: Path) -> Settings:
 
     :raises ConfigError: in one line that names the file and the key or the place
     """
+    document = _read_yaml(path)
     try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes()), Settings)
+        return msgspec.convert(document, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f'{path}: {_one_line(error)}') from None
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f'{path}: {error.strerror}') from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: the 99th of January
-        raise ConfigError(f'{path}: not YAML: {" ".join(str(error).split())}') from None
-    except msgspec.ValidationError as error:
-        raise ConfigError(f'{path}: {error}') from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets the built-in ones out: the 99th of January, !!bool maybe, !!timestamp soon
+        raise ConfigError(f'{path}: not YAML: {_one_line(error)}') from None
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())

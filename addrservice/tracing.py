@@ -11,10 +11,11 @@ import functools
 import importlib
 import inspect
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from heapq import heappop, heappush
 from logging import Logger
@@ -79,6 +80,8 @@ def create_collector(path: str, settings: Mapping[str, Any] | None) -> AbstractT
     :raises ValueError: there is no such class, it is no collector, or it refuses the settings
     """
     module, _, name = path.rpartition('.')
+    if not module or module.startswith('.'):
+        raise ValueError(f'{path}: is not the dotted path of a class')
     try:
         factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -135,7 +138,7 @@ class _Tracer:
     def __init__(self, collectors: Sequence[AbstractTraceCollector], logger: Logger) -> None:
         self._collectors = collectors
         self._logger = logger
-        self._failures: Counter[AbstractTraceCollector] = Counter()
+        self._failures: Counter[int] = Counter()  # by id: not every collector can be hashed
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
@@ -176,12 +179,13 @@ class _Tracer:
             else:
                 if report:
                     self._logger.info('%s\n%s', type(collector).__name__, report)
-        for collector, failures in self._failures.items():
-            self._logger.error('%s failed %d times', type(collector).__name__, failures)
+        for collector in self._collectors:
+            if failures := self._failures[id(collector)]:
+                self._logger.error('%s failed %d times', type(collector).__name__, failures)
 
     def _log_failure(self, collector: AbstractTraceCollector) -> None:
-        self._failures[collector] += 1
-        if self._failures[collector] == 1:  # the rest is counted: there may be two a call
+        self._failures[id(collector)] += 1
+        if self._failures[id(collector)] == 1:  # the rest is counted: there may be two a call
             self._logger.exception('%s failed', type(collector).__name__)
 
 
@@ -217,19 +221,24 @@ def _wrap_async_generator(name: str, function: Callable[..., Any]) -> Callable[.
     return wrapper
 
 
-async def _traced_items(tracer: _Tracer, name: str, items: Any) -> AsyncIterator[Any]:
+async def _traced_items(tracer: _Tracer, name: str, items: Any) -> AsyncGenerator[Any, Any]:
     span = tracer.enter(name)
     try:
-        async with contextlib.aclosing(items):
-            while True:
-                token = _current_span.set(span)
+        step = anext(items)
+        while True:
+            with _inside(span):
                 try:
-                    item = await anext(items)
+                    item = await step
                 except StopAsyncIteration:
                     return
-                finally:
-                    _current_span.reset(token)
-                yield item
+            try:
+                step = items.asend((yield item))
+            except GeneratorExit:
+                with _inside(span):
+                    await items.aclose()
+                raise
+            except BaseException as error:
+                step = items.athrow(error)
     except GeneratorExit:  # the consumer wants no more, which is no error
         raise
     except BaseException as error:
@@ -237,6 +246,15 @@ async def _traced_items(tracer: _Tracer, name: str, items: Any) -> AsyncIterator
         raise
     finally:
         tracer.exit(span)
+
+
+@contextlib.contextmanager
+def _inside(span: Span) -> Iterator[None]:
+    token = _current_span.set(span)
+    try:
+        yield
+    finally:
+        _current_span.reset(token)
 
 
 def _current_task() -> 'asyncio.Task[Any] | None':
@@ -293,7 +311,7 @@ class Timeline(AbstractTraceCollector):
     """
 
     def __init__(self, file: str, max_events: int = 100_000) -> None:
-        if not isinstance(max_events, int) or max_events < 1:
+        if not isinstance(max_events, int) or not 1 <= max_events <= sys.maxsize:
             raise ValueError('max-events must be a number of 1 or more')
         self._file = Path(file)
         self._events: deque[dict[str, Any]] = deque(maxlen=max_events)

@@ -1,0 +1,124 @@
+"""The error tree: its drawing, its messages, what its errors carry."""
+
+import inspect
+import re
+import unittest
+from typing import Final, NamedTuple
+
+from addrservice import errors
+from addrservice.errors import (
+    AddressBookError, ConfigError, InvalidEntryError, InvalidInputError, InvalidJSONError,
+    NicknameTakenError, StartError, StoreUnavailableError, UnknownNicknameError, Violation,
+)
+
+TREE_LINE: Final = re.compile(
+    r' {4}(?P<branch>[ │├└─]*)(?P<name>\w+)(?: \((?P<builtin>\w+)\))?(?: {2,}(?P<cause>.+))?')
+
+VIOLATIONS: Final = [Violation('/name', 'must be a string'), Violation('', 'is wrong')]
+
+# One error of each class, with the text that a person gets to see.
+EXAMPLES: Final[list[tuple[AddressBookError, str]]] = [
+    (AddressBookError('Something'), 'Something'),
+    (InvalidInputError('Not so', VIOLATIONS), 'Not so'),
+    (InvalidJSONError('unexpected end: line 1'), 'Invalid JSON body'),
+    (InvalidEntryError(VIOLATIONS), 'JSON Schema validation failed'),
+    (UnknownNicknameError('raga'), "There is no entry 'raga'"),
+    (NicknameTakenError('raga'), "There is an entry 'raga' already"),
+    (StoreUnavailableError('The store is asleep'), 'The store is asleep'),
+    (StartError('cannot listen'), 'cannot listen'),
+    (ConfigError('a.yaml: no such key'), 'a.yaml: no such key'),
+]
+
+
+class Node(NamedTuple):
+    """One class of the tree."""
+
+    name: str
+    parent: str | None
+    builtin: str | None
+    cause: str | None
+
+
+def drawn_tree() -> list[Node]:
+    """The tree in the module's docstring."""
+    nodes: list[Node] = []
+    path: list[str] = []
+    for line in (errors.__doc__ or '').splitlines():
+        if match := TREE_LINE.fullmatch(line):
+            depth = len(match['branch']) // 4
+            path[depth:] = [match['name']]
+            parent = path[depth - 1] if depth else None
+            nodes.append(Node(match['name'], parent, match['builtin'], match['cause']))
+    return nodes
+
+
+def error_classes() -> list[type[BaseException]]:
+    """The exceptions that the module defines."""
+    return [value for value in vars(errors).values()
+            if inspect.isclass(value) and issubclass(value, BaseException)]
+
+
+def node_of(cls: type[BaseException]) -> Node:
+    """A class as the drawing should show it."""
+    *house, last = cls.__bases__
+    if cls is AddressBookError:
+        return Node(cls.__name__, None, None, None)
+    builtin = last.__name__ if last.__module__ == 'builtins' else None
+    parent = house[0] if house else last
+    return Node(cls.__name__, parent.__name__, builtin, (cls.__doc__ or '').splitlines()[0])
+
+
+class ErrorTreeTest(unittest.TestCase):
+    def test_the_docstring_draws_the_tree_that_the_code_has(self) -> None:
+        """Same classes in the same order, same parents in the house and among the built-ins."""
+        self.assertEqual([node_of(cls) for cls in error_classes()], drawn_tree())
+
+    def test_the_root_is_an_exception_and_no_special_one(self) -> None:
+        self.assertEqual((Exception,), AddressBookError.__bases__)
+
+    def test_what_a_python_reader_expects_is_caught_too(self) -> None:
+        """A missing or taken nickname is a KeyError, what cannot be taken a ValueError."""
+        for expected, classes in (
+            (KeyError, (UnknownNicknameError, NicknameTakenError)),
+            (ValueError, (InvalidEntryError, InvalidJSONError, ConfigError)),
+        ):
+            for cls in classes:
+                with self.subTest(cls=cls):
+                    self.assertTrue(issubclass(cls, expected))
+
+    def test_each_class_has_an_example_here(self) -> None:
+        """So that no new error goes without the tests below."""
+        self.assertEqual(error_classes(), [type(error) for error, _ in EXAMPLES])
+
+
+class ErrorMessageTest(unittest.TestCase):
+    def test_the_text_of_an_error_is_its_message_unquoted(self) -> None:
+        """Also of a KeyError, which would quote it."""
+        for error, text in EXAMPLES:
+            with self.subTest(error=error):
+                self.assertEqual(text, str(error))
+                self.assertEqual(text, error.message)
+                self.assertEqual((text,), error.args)
+
+    def test_a_message_is_one_line_whatever_the_nickname(self) -> None:
+        for cls in (UnknownNicknameError, NicknameTakenError):
+            with self.subTest(cls=cls):
+                self.assertEqual(1, len(str(cls('a\nb\u2028c')).splitlines()))
+
+    def test_invalid_input_carries_its_violations(self) -> None:
+        for error in (InvalidInputError('Not so', VIOLATIONS), InvalidEntryError(VIOLATIONS)):
+            with self.subTest(error=error):
+                self.assertEqual(VIOLATIONS, error.violations)
+
+    def test_invalid_json_gives_the_parsers_reason_for_the_whole_text(self) -> None:
+        error = InvalidJSONError('unexpected end: line 1')
+        self.assertEqual([Violation('', 'unexpected end: line 1')], error.violations)
+
+    def test_a_violation_has_a_path_and_a_message(self) -> None:
+        """By these names it goes to the client."""
+        self.assertEqual({'path': '/name', 'message': 'must be a string'},
+                         VIOLATIONS[0]._asdict())
+
+
+if __name__ == '__main__':
+    unittest.main()
