@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""Runs, tests and checks the address book service; on first use, sets up what that needs.
+
+A command runs in the interpreter it was called with if that one has the pinned requirements,
+else in ./env, which is made on first use and made again when the requirements change.
+ADDRSERVICE_SETUP=off (for containers) takes the interpreter as it is and sets nothing up.
+"""
+# Standard library only. Python 3.11 runs it, and 3.8 can still parse it to say what is wrong.
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import hashlib
+import os
+import subprocess
+import sys
+import unittest
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Iterator, NoReturn
+
+ROOT = Path(__file__).resolve().parent
+ENV = ROOT / 'env'
+ENV_PYTHON = ENV / 'bin' / 'python'
+STAMP = ENV / '.stamp'
+SERVICE_REQUIREMENTS = ROOT / 'deploy' / 'requirements.txt'
+DEVELOPER_REQUIREMENTS = ROOT / 'requirements.txt'
+
+
+class SetupError(Exception):
+    """The environment cannot be set up; the message says why, in one line."""
+
+
+def say(line: str) -> None:
+    """One line to the user, apart from what a command prints."""
+    print(f'run.py: {line}', file=sys.stderr, flush=True)
+
+
+def requirement_lines(path: Path) -> Iterator[str]:
+    """What a requirements file asks for, a line each, with the files it includes by -r."""
+    for text in path.read_text(encoding='utf-8').splitlines():
+        line = text.partition('#')[0].strip()
+        if line.startswith('-r '):
+            yield from requirement_lines(path.parent / line[3:].strip())
+        elif line:
+            yield line
+
+
+def is_installed(requirement: str) -> bool:
+    """Whether this interpreter has just what `name==version` asks for; False for other forms."""
+    name, _, version = requirement.partition('==')
+    try:
+        return metadata.version(name) == version
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def stamp() -> str:
+    """What ./env is made for: this version of Python and these requirements."""
+    made_for = [str(sys.implementation.cache_tag), *requirement_lines(DEVELOPER_REQUIREMENTS)]
+    return hashlib.sha256('\n'.join(made_for).encode()).hexdigest()
+
+
+def env_is_ready() -> bool:
+    """Whether ./env was made to the end, and for what is asked for now."""
+    made = STAMP.is_file() and os.access(ENV_PYTHON, os.X_OK)
+    return made and STAMP.read_text(errors='replace') == stamp()
+
+
+def set_up_step(failure: str, lock: int, *command: str | Path) -> None:
+    """Runs a command; if it fails, raises SetupError with the last error that it printed."""
+    # The command holds the lock too, so that nobody starts beside it should run.py be killed.
+    done = subprocess.run(command, pass_fds=[lock], stdin=subprocess.DEVNULL, errors='replace',
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = [line for line in done.stdout.splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith('error:')]
+        reason = (errors or lines or [f'exit status {done.returncode}'])[-1]
+        raise SetupError(f'{failure}: {reason.strip()}')
+
+
+def make_env(lock: int) -> None:
+    """Makes ./env from scratch; what marks it as complete is written last."""
+    try:
+        import ensurepip  # noqa: F401  only asked for: Debian's Python lacks it at first
+        import venv  # noqa: F401  only asked for
+    except ImportError as error:
+        raise SetupError(f'cannot make ./env: {error} '
+                         '(on Debian or Ubuntu: apt-get install python3-venv)') from error
+    STAMP.unlink(missing_ok=True)
+    # -I: what PYTHONPATH offers today must not count as installed.
+    set_up_step('cannot make ./env', lock,
+                sys.executable, '-I', '-m', 'venv', '--clear', '--without-pip', ENV)
+    set_up_step('cannot put pip into ./env', lock,
+                ENV_PYTHON, '-I', '-m', 'ensurepip', '--default-pip')
+    set_up_step('cannot install requirements.txt (is the network reachable?)', lock,
+                ENV_PYTHON, '-I', '-m', 'pip', 'install', '--disable-pip-version-check',
+                '--no-input', '--retries=1', '--timeout=10', '-r', DEVELOPER_REQUIREMENTS)
+    STAMP.write_text(stamp())
+
+
+def set_up() -> None:
+    """Makes ./env, or waits for the run.py that is making it."""
+    say('Setting up ./env (on first use, and when the requirements change) ...')
+    # A lock on the folder itself leaves no file behind, and goes when its last holder ends.
+    lock = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not env_is_ready():
+            make_env(lock)
+    finally:
+        os.close(lock)
+
+
+def python_with(requirements: Path) -> str:
+    """The interpreter that has the requirements: this one, or that of ./env, set up if need be."""
+    if os.environ.get('ADDRSERVICE_SETUP') == 'off':
+        return sys.executable
+    ready = env_is_ready()
+    if ready and Path(sys.prefix).resolve() == ENV:
+        return sys.executable
+    pins = (line for line in requirement_lines(requirements) if not line.startswith('-'))
+    if all(map(is_installed, pins)):
+        return sys.executable
+    if not ready:
+        set_up()
+    return str(ENV_PYTHON)
+
+
+def serve(args: list[str]) -> NoReturn:
+    """Becomes the service, so that the process id and the signals are the service's own."""
+    python = python_with(SERVICE_REQUIREMENTS)
+    search_path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    # A relative --config counts from where the caller stands; -P keeps that off sys.path.
+    os.execve(python, [python, '-P', '-m', 'addrservice', *args],
+              {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path)})
+
+
+class Result(unittest.TextTestResult):
+    """Counts the tests that passed, and the errors that Python could only print.
+
+    A destructor cannot raise: that a file was left open or a coroutine never awaited gets no
+    further than sys.unraisablehook, even where warnings are errors.
+    """
+
+    passed = 0
+    unraised = 0
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        self.passed += 1
+        super().addSuccess(test)
+
+    def count_unraised(self, seen: sys.UnraisableHookArgs) -> None:
+        self.unraised += 1
+        sys.__unraisablehook__(seen)
+
+    def startTestRun(self) -> None:
+        sys.unraisablehook = self.count_unraised
+
+    def stopTestRun(self) -> None:
+        gc.collect()
+        sys.unraisablehook = sys.__unraisablehook__
+
+
+def conclude(result: Result) -> int:
+    """Prints how many passed and failed, as the last line; returns the exit status."""
+    if result.unraised:
+        say(f'{result.unraised} failed outside of a test: see "Exception ignored" above')
+    passed = result.passed + len(result.expectedFailures)
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    failed += result.unraised
+    skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
+    print(f'{passed} passed, {failed} failed{skipped}', flush=True)
+    return 1 if failed else 0
+
+
+def test(options: argparse.Namespace) -> int:
+    """Runs tests/**/*_test.py in this process, with warnings as errors."""
+    folder = 'tests' if options.suite == 'all' else f'tests/{options.suite}'
+    suite = unittest.TestSuite()
+    if Path(folder).is_dir():
+        with warnings.catch_warnings(action='error'):  # the runner's own filter misses the imports
+            suite = unittest.defaultTestLoader.discover(folder, '*_test.py', str(ROOT))
+    if not suite.countTestCases():
+        say(f'no test was found in {folder}')
+        return 1
+    result = unittest.TextTestRunner(
+        verbosity=2 if options.verbose else 1,
+        warnings='error',
+        resultclass=Result,  # type: ignore[arg-type]  # typeshed makes the stream's type invariant
+    ).run(suite)
+    assert isinstance(result, Result)
+    return conclude(result)
+
+
+def call(*module: str) -> int:
+    """The exit status of `python -m module ...`."""
+    return subprocess.call([sys.executable, '-m', *module])
+
+
+def check(options: argparse.Namespace) -> int:
+    """Runs a checker over all Python code."""
+    code = ['addrservice', 'bench', 'run.py', 'tests']
+    return call(options.checker, *[name for name in code if Path(name).exists()])
+
+
+def coverage(options: argparse.Namespace) -> int:
+    """Runs all tests and reports what they reach; a failed test counts before a gap."""
+    call('coverage', 'erase')
+    tests = call('coverage', 'run', 'run.py', 'test')
+    gaps = call('coverage', 'report')
+    html = call('coverage', 'html') if options.html else 0
+    return tests or gaps or html
+
+
+def parse(args: list[str]) -> argparse.Namespace:
+    """The command as `run`, and its options; ends the program, with status 2 if they are wrong."""
+    parser = argparse.ArgumentParser(prog='run.py')
+    commands = parser.add_subparsers(metavar='COMMAND [OPTION]', required=True)
+    commands.add_parser('serve', help='start the service; all that follows is passed on to it')
+    command = commands.add_parser('test', help='run the tests')
+    command.set_defaults(run=test)
+    command.add_argument('--suite', choices=['all', 'unit', 'integration'], default='all')
+    command.add_argument('-v', '--verbose', action='store_true', help='name each test')
+    command = commands.add_parser('lint', help='check the style with flake8')
+    command.set_defaults(run=check, checker='flake8')
+    command = commands.add_parser('typecheck', help='check the types with mypy')
+    command.set_defaults(run=check, checker='mypy')
+    command = commands.add_parser('coverage', help='run the tests and show what they do not reach')
+    command.set_defaults(run=coverage)
+    command.add_argument('--html', action='store_true', help='write the report to htmlcov/ too')
+    return parser.parse_args(args)
+
+
+def run(args: list[str]) -> int:
+    """Runs the command that args name, in the interpreter that has what it needs."""
+    if args[:1] == ['serve']:
+        serve(args[1:])
+    options = parse(args)
+    python = python_with(DEVELOPER_REQUIREMENTS)
+    if python != sys.executable:
+        os.execv(python, [python, os.path.abspath(__file__), *args])
+    os.chdir(ROOT)
+    return int(options.run(options))
+
+
+def main() -> int:
+    """The exit status: the command's, 2 if it could not be run at all, 130 after Ctrl-C."""
+    if sys.version_info < (3, 11):
+        say('Python 3.11 or newer is needed; this is ' + sys.version.split()[0])
+        return 2
+    try:
+        return run(sys.argv[1:])
+    except (SetupError, OSError) as error:
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say('interrupted')
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())
