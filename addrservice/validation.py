@@ -39,23 +39,15 @@ def parse_json(text: bytes) -> Any:
 def serialise_entry(entry: Entry) -> bytes:
     """The entry as compact JSON text in UTF-8, its keys in the order they came.
 
-    :raises InvalidEntryError: naming ten wrong places at the most
-    """
-    validate_entry(entry)
-    return orjson.dumps(entry)
-
-
-def validate_entry(entry: object) -> None:
-    """Checks a value against the JSON Schema of an entry.
-
-    :raises InvalidEntryError: naming ten wrong places at the most
+    :raises InvalidEntryError: it breaks the JSON Schema; ten wrong places are named at the most
     """
     try:
         if _decide(entry):
-            return
-    except ValueError as error:  # not of JSON: a key that is no string, a set, a lone surrogate
+            return orjson.dumps(entry)
+        violations = explain(entry)
+    except (TypeError, ValueError, ArithmeticError) as error:  # not of JSON: a set, a Decimal
         raise InvalidEntryError([Violation('', f'is not JSON: {error}')]) from None
-    raise InvalidEntryError(explain(entry))
+    raise InvalidEntryError(violations or [Violation('', 'is not JSON: NaN is no number')])
 
 
 def explain(entry: object) -> Sequence[Violation]:

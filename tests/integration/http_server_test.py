@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from unittest import mock
 
 from tests.support import DEADLINE, HTTPTestCase
 
@@ -47,6 +48,26 @@ class DrainTest(HTTPTestCase):
         answer = await self.answer(client)
         self.assertTrue(answer.startswith(b'HTTP/1.1 200 OK'), answer)
         self.assertEqual(0, await drain)
+
+    async def test_a_connection_is_not_quiet_when_a_request_waits_in_its_socket(self) -> None:
+        client = self.connect()
+        client.sendall(REQUEST)
+        await asyncio.to_thread(client.recv, 1000)
+        client.sendall(REQUEST)
+        with mock.patch('addrservice.http_server.QUIET', -1):  # seconds: quiet as of now
+            self.server._close_quiet_connections()
+            self.assertIn(b'200 OK', await asyncio.to_thread(client.recv, 1000))
+            self.server._close_quiet_connections()
+        self.assertEqual(b'', await self.answer(client))
+
+    async def test_a_connection_that_was_in_use_just_now_is_not_quiet(self) -> None:
+        client = self.connect()
+        client.sendall(REQUEST)
+        await asyncio.to_thread(client.recv, 1000)
+        with mock.patch('addrservice.http_server.QUIET', DEADLINE):
+            self.server._close_quiet_connections()
+        client.sendall(REQUEST)
+        self.assertIn(b'200 OK', await asyncio.to_thread(client.recv, 1000))
 
     async def test_no_new_connection_is_taken(self) -> None:
         await self.server.drain(DEADLINE)
