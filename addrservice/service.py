@@ -65,8 +65,9 @@ class AddressBookService:
 
     async def status(self) -> ServiceStatus:
         """Whether the store is in reach and the service not about to end."""
-        return ServiceStatus(self._accepting and await self._store_in_reach(),
-                             self.uptime_millis())
+        in_reach = self._accepting and await self._store_in_reach()
+        # Asked again, for a drain may have begun while the store was asked.
+        return ServiceStatus(in_reach and self._accepting, self.uptime_millis())
 
     async def _store_in_reach(self) -> bool:
         try:

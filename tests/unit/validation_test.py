@@ -17,11 +17,11 @@ from addrservice.errors import InvalidEntryError, InvalidInputError, InvalidJSON
 from addrservice.validation import (
     MAX_VIOLATIONS, explain, json_pointer, parse_json, serialise_entry,
 )
-from tests.support import address
-from tests.unit.schema_test import (
+from tests.entries import (
     ADDRESS, ARRAYS, EMAIL_ADDRESS, KINDS, LONGEST_EMAIL, NUMBERS, OBJECTS, REQUIRED, TEXTS,
     Place, at, full_entry, places, replaced, without,
 )
+from tests.support import address
 
 MARK: Final = 'swordfish'
 LARGEST: Final = 2**53 - 1
