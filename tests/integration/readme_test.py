@@ -1,0 +1,75 @@
+"""The README is true: its curl session prints what it says, its excerpts stand in the code."""
+
+import re
+import shutil
+import subprocess
+import textwrap
+import unittest
+from collections.abc import Iterator
+
+from tests.support import DEADLINE, ROOT, running_server
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+END = '-- end of a command --'
+
+# What differs from run to run, and what it is shown as.
+VARYING = (
+    (r'\b[0-9a-f]{32}\b', '<id>'),
+    (r'(?m)^Date: .*$', 'Date: <date>'),
+    (r'"uptime":\d+', '"uptime":<ms>'),
+    (r'(?m)^Content-Length: \d+$', 'Content-Length: <bytes>'),
+)
+
+
+def blocks(language: str) -> list[str]:
+    """The text of each code block in that language."""
+    return re.findall(rf'(?ms)^```{language}\n(.*?)^```$', README)
+
+
+def steps(session: str) -> Iterator[tuple[str, str]]:
+    """Each command of a console block, and what it prints."""
+    for step in re.split(r'(?m)^\$ ', session)[1:]:
+        command, _, output = step.partition('\n')
+        yield command, output.rstrip('\n')
+
+
+def masked(output: str) -> str:
+    for pattern, replacement in VARYING:
+        output = re.sub(pattern, replacement, output)
+    return output
+
+
+def run_session(commands: list[str], port: int) -> list[str]:
+    """What each command prints, all in one shell, in the folder of the README."""
+    script = '\n'.join(f"{command}\necho '{END}'" for command in commands)
+    shell = subprocess.run(
+        ['bash', '-c', script.replace('localhost:8080', f'localhost:{port}')], cwd=ROOT,
+        capture_output=True, text=True, timeout=DEADLINE, check=True)
+    outputs = shell.stdout.replace(f'localhost:{port}', 'localhost:8080').split(f'{END}\n')
+    return [output.rstrip('\n') for output in outputs[:-1]]
+
+
+class ReadmeTest(unittest.TestCase):
+    """What a reader may rely on."""
+
+    @unittest.skipUnless(shutil.which('curl'), 'the session is one of curl')
+    def test_the_session_prints_what_the_readme_shows(self) -> None:
+        session = [step for block in blocks('console') for step in steps(block)]
+        self.assertTrue(session)
+        with running_server() as server:
+            printed = run_session([command for command, _ in session], server.port)
+        for (command, shown), output in zip(session, printed, strict=True):
+            with self.subTest(command):
+                self.assertEqual(masked(shown), masked(output))
+
+    def test_each_python_excerpt_stands_in_the_code(self) -> None:
+        code = [path.read_text(encoding='utf-8')
+                for folder in ('addrservice', 'tests') for path in (ROOT / folder).rglob('*.py')]
+        for excerpt in blocks('python'):
+            with self.subTest(excerpt):
+                self.assertTrue(any(stands_in(excerpt, text) for text in code))
+
+
+def stands_in(excerpt: str, text: str) -> bool:
+    """Whether an excerpt is in a text, at whatever indentation."""
+    return any(textwrap.indent(excerpt, ' ' * depth).strip() in text for depth in (0, 4, 8))
