@@ -1,211 +1,27 @@
-"""The address book over HTTP: handlers, the error table, the routes.
+"""The address book over HTTP: the handlers and the routes.
 
-A handler parses, calls the service once and answers. Whatever is raised becomes an answer in one
-place, ``BaseRequestHandler.send_error``, by one table, ``ERROR_TABLE``.
+A handler parses, calls the service once and answers; what it raises is answered by the base
+handler.
 """
 
-import asyncio
 import logging
 import re
-import traceback
 from contextlib import aclosing
-from functools import cached_property
 from http import HTTPStatus
-from types import TracebackType
 from typing import Any, Final
 
 import orjson
-import uuid_utils
-from tornado.httputil import HTTPInputError, HTTPServerRequest
-from tornado.iostream import StreamClosedError
-from tornado.log import access_log, app_log
-from tornado.web import (
-    Application, GZipContentEncoding, HTTPError, RequestHandler, stream_request_body,
-)
+from tornado.httputil import HTTPServerRequest
+from tornado.log import access_log
+from tornado.web import Application, GZipContentEncoding, HTTPError, RequestHandler
 
 from addrservice import LOGGER_NAME, logs
 from addrservice.addressbook_db import StoredEntry
+from addrservice.base_handler import BaseRequestHandler
 from addrservice.config import ServiceSettings, Settings
-from addrservice.errors import (
-    AddressBookError, InvalidEntryError, InvalidInputError, InvalidJSONError, NicknameTakenError,
-    StoreUnavailableError, UnknownNicknameError,
-)
 from addrservice.service import AddressBookService
-from addrservice.validation import parse_json
 
-# What is read and dropped of a body over the limit, in bytes, so that a client that is still
-# sending gets to the answer; one that sends yet more is cut off.
-MAX_DISCARDED: Final = 8 * 1024 * 1024
-
-RETRY_AFTER: Final = 1  # seconds
-
-# Exception class -> status and, where it is not the standard one, reason phrase (RFC 9110, 15).
-ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
-    InvalidJSONError: (400, 'Invalid JSON body'),
-    InvalidEntryError: (400, 'JSON Schema validation failed'),
-    UnknownNicknameError: (404, None),
-    NicknameTakenError: (409, None),
-    StoreUnavailableError: (503, None),
-    StreamClosedError: (499, 'Client Closed Request'),  # in logs only; as nginx has it
-}
-
-_SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
-_JSON_TYPE: Final = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?',
-                               re.IGNORECASE)
 _WEIGHT_ZERO: Final = re.compile(r'\s*q\s*=\s*0(\.0*)?\s*')
-
-
-@stream_request_body
-class BaseRequestHandler(RequestHandler):
-    """What all handlers share: the request's id, its body within the limit, errors as JSON.
-
-    The body arrives through ``data_received``, so that one over the limit is noticed and never
-    held, and so that Tornado does not try to read forms in it.
-    """
-
-    def initialize(self, service: AddressBookService, limits: ServiceSettings) -> None:
-        self.service = service
-        self.limits = limits
-        self.etag: str | None = None
-        self._body: list[bytes] = []
-        self._body_size = 0
-
-    @cached_property
-    def request_id(self) -> str:
-        """The client's ``X-Request-ID`` if it is a sane one, else a new one."""
-        sent = self.request.headers.get('X-Request-ID', '')
-        return sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid_utils.uuid4().hex
-
-    def set_default_headers(self) -> None:
-        self.set_header('Content-Type', 'application/json')
-        self.set_header('X-Request-ID', self.request_id)
-        self.clear_header('Server')
-
-    def prepare(self) -> None:
-        logs.request_id.set(self.request_id)
-        declared = self.request.headers.get('Content-Length', '')
-        if not declared.isdecimal() or len(declared) > 18:  # the connection refuses it
-            return
-        if int(declared) > self.limits.max_body_size:
-            if self.request.headers.get('Expect', '').lower() == '100-continue':
-                raise self._too_large()  # the client waits for this before it sends anything
-            connection = self.request.connection
-            connection.set_max_body_size(int(declared))  # type: ignore[union-attr]
-
-    def data_received(self, chunk: bytes) -> None:
-        self._body_size += len(chunk)
-        if self._body_size <= self.limits.max_body_size:
-            self._body.append(chunk)
-        elif self._body_size > self.limits.max_body_size + MAX_DISCARDED:
-            error = self._too_large()
-            self.send_error(413, exc_info=(HTTPError, error, None))
-            raise HTTPInputError(str(error))  # makes the connection stop reading
-
-    def json_body(self) -> Any:
-        """The value of the request's body.
-
-        :raises HTTPError: 413 for a body over the limit, 415 for one not declared as JSON
-        :raises InvalidJSONError: it is not JSON
-        """
-        if self._body_size > self.limits.max_body_size:
-            raise self._too_large()
-        # A gzip coding that could be undone is gone from the headers by now.
-        if self.request.headers.get('Content-Encoding', 'identity').lower() != 'identity':
-            raise HTTPError(415, 'The body may be encoded with gzip, once, or not at all')
-        if not _JSON_TYPE.fullmatch(self.request.headers.get('Content-Type', '').strip()):
-            raise HTTPError(415, 'The body must be declared as Content-Type: application/json')
-        return parse_json(b''.join(self._body))
-
-    def _too_large(self) -> HTTPError:
-        return HTTPError(413, 'The body is larger than %d bytes', self.limits.max_body_size)
-
-    def compute_etag(self) -> str | None:
-        """The handler's own: a version is cheaper than Tornado's hash of the body."""
-        return self.etag
-
-    async def flush_page(self) -> None:
-        """Sends what was written so far, and lets others have their turn.
-
-        :raises StreamClosedError: the client is gone, or has not read it in time
-        """
-        try:
-            async with asyncio.timeout(self.limits.idle_connection_timeout):
-                await self.flush()
-        except TimeoutError:
-            raise StreamClosedError from None
-        await asyncio.sleep(0)
-
-    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> 'asyncio.Future[None]':
-        """Ends the answer; a client that does not read it in time is cut off."""
-        sent = super().finish(chunk)
-        if not sent.done():
-            timer = asyncio.get_running_loop().call_later(
-                self.limits.idle_connection_timeout, _close, self.request)
-            sent.add_done_callback(lambda _: timer.cancel())
-        return sent
-
-    def on_connection_close(self) -> None:
-        """Logs a request that the client gave up before it was whole, which nothing else does."""
-        if not self._finished and not self.request._body_future.done():
-            self.set_status(*ERROR_TABLE[StreamClosedError])
-            self._log()
-        super().on_connection_close()
-
-    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answers an exception as ``ERROR_TABLE`` has it."""
-        reason = None
-        if 'exc_info' in kwargs:
-            status_code, reason = _answer_to(kwargs['exc_info'][1]) or (status_code, None)
-        if self._headers_written:
-            self._cut_short(status_code)
-        else:
-            super().send_error(status_code, **kwargs, reason=reason)
-
-    def _cut_short(self, status_code: int) -> None:
-        """Ends an answer half-way: only a lost connection tells that what came is not whole."""
-        self.set_status(status_code)
-        _close(self.request)
-        if not self._finished:
-            self.finish()
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        exc_info = kwargs.get('exc_info', (None, None, None))
-        self._set_error_headers(status_code)
-        body = {
-            'method': self.request.method,
-            'uri': self.request.uri,
-            'code': status_code,
-            'message': _message(exc_info[1]) or self._reason,
-            'requestId': self.request_id,
-        }
-        if isinstance(exc_info[1], InvalidInputError):
-            body['errors'] = [violation._asdict() for violation in exc_info[1].violations]
-        if self.settings['debug_errors'] and exc_info[0]:
-            body['trace'] = ''.join(traceback.format_exception(*exc_info))
-        self.finish(orjson.dumps(body))
-
-    def _set_error_headers(self, status_code: int) -> None:
-        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header('Allow', ', '.join(self._allowed_methods()))
-        elif status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
-            self.set_header('Accept', 'application/json')
-            self.set_header('Accept-Encoding', 'gzip')
-        elif status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-            self.set_header('Retry-After', RETRY_AFTER)
-
-    def _allowed_methods(self) -> list[str]:
-        return [method for method in self.SUPPORTED_METHODS
-                if getattr(type(self), method.lower()) is not RequestHandler._unimplemented_method]
-
-    def log_exception(
-        self,
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """Logs bugs. What is an answer is in the request's line already."""
-        if not isinstance(value, HTTPError) and _answer_to(value) is None:
-            app_log.error('uncaught exception', exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
 
 class HealthRequestHandler(BaseRequestHandler):
@@ -244,6 +60,8 @@ class AddressBookRequestHandler(BaseRequestHandler):
         self.write(b'{}' if separator == b'{' else b'}')
 
     async def head(self) -> None:
+        async with aclosing(self.service.pages()) as pages:
+            await anext(pages, None)  # fails where a GET would
         await self.flush()  # now, for a body that is not made has no length to tell
 
     async def post(self) -> None:
@@ -371,20 +189,5 @@ def log_request(handler: RequestHandler) -> None:
     )
 
 
-def _answer_to(error: BaseException | None) -> tuple[int, str | None] | None:
-    return next((ERROR_TABLE[cls] for cls in type(error).__mro__ if cls in ERROR_TABLE), None)
-
-
-def _message(error: BaseException | None) -> str | None:
-    """What an error tells the client; a bug tells nothing."""
-    if isinstance(error, HTTPError):
-        return error.get_message()
-    return error.message if isinstance(error, AddressBookError) else None
-
-
 def _member(entry: StoredEntry) -> bytes:
     return orjson.dumps(entry.nickname) + b':' + entry.document
-
-
-def _close(request: HTTPServerRequest) -> None:
-    request.connection.close()  # type: ignore[union-attr]

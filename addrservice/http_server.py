@@ -2,12 +2,14 @@
 
 import asyncio
 import copy
+import re
 import resource
 import socket
 import time
 from collections.abc import Awaitable
 from typing import Any, Final
 
+import orjson
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
@@ -16,8 +18,23 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream
 
-from addrservice.app import MAX_DISCARDED
+from addrservice.base_handler import MAX_DISCARDED
 from addrservice.config import ServiceSettings
+
+# All that Tornado answers to what it cannot read as a request, and what goes out in its place.
+TORNADO_BAD_REQUEST: Final = b'HTTP/1.1 400 Bad Request\r\n\r\n'
+BAD_REQUEST_BODY: Final = orjson.dumps({
+    'method': None,
+    'uri': None,
+    'code': 400,
+    'message': 'This is not a request in HTTP/1.1, or its body is not framed or encoded as it says',
+})
+BAD_REQUEST: Final = (
+    b'HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n'
+    b'Content-Length: %d\r\n\r\n%s' % (len(BAD_REQUEST_BODY), BAD_REQUEST_BODY)
+)
+
+_ORIGIN: Final = re.compile(r'https?://[^/?]*/?', re.IGNORECASE)
 
 # Connections beyond the cap that are told so; yet further ones are closed at once.
 MAX_OVERFLOW: Final = 64
@@ -61,6 +78,7 @@ class AddressBookHTTPServer(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serves a new connection, unless there are too many even to say so."""
+        _answer_bad_requests_as_json(stream)
         excess = len(self._connections) - self.max_connections
         if excess < 0:
             super().handle_stream(stream, address)
@@ -144,6 +162,9 @@ class _RequestBegins(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         del self._quiet_since[self._server_conn]
+        assert isinstance(start_line, RequestStartLine)
+        if not start_line.path.startswith('/'):  # the absolute form (RFC 9112, 3.2.2)
+            start_line = start_line._replace(path=_ORIGIN.sub('/', start_line.path, count=1))
         return self._delegate.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -154,6 +175,15 @@ class _RequestBegins(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         self._delegate.on_connection_close()
+
+
+def _answer_bad_requests_as_json(stream: IOStream) -> None:
+    write = stream.write
+
+    def write_json(data: bytes | memoryview) -> 'asyncio.Future[None]':
+        return write(BAD_REQUEST if data == TORNADO_BAD_REQUEST else data)
+
+    stream.write = write_json  # type: ignore[method-assign]  # Tornado offers no other place
 
 
 def _spare_files() -> int:

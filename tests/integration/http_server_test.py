@@ -57,8 +57,11 @@ class DrainTest(HTTPTestCase):
         with mock.patch('addrservice.http_server.QUIET', -1):  # seconds: quiet as of now
             self.server._close_quiet_connections()
             self.assertIn(b'200 OK', await asyncio.to_thread(client.recv, 1000))
-            self.server._close_quiet_connections()
-        self.assertEqual(b'', await self.answer(client))
+            end = asyncio.create_task(self.answer(client))
+            while not end.done():
+                self.server._close_quiet_connections()
+                await asyncio.sleep(0)
+        self.assertEqual(b'', await end)
 
     async def test_a_connection_that_was_in_use_just_now_is_not_quiet(self) -> None:
         client = self.connect()

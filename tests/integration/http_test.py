@@ -24,7 +24,8 @@ from addrservice import LOGGER_NAME
 from addrservice.addressbook_db import (
     PAGE_SIZE, AbstractAddressBookDB, InMemoryAddressBookDB, StoredEntry,
 )
-from addrservice.app import MAX_DISCARDED, make_application
+from addrservice.app import make_application
+from addrservice.base_handler import MAX_DISCARDED
 from addrservice.config import Settings
 from addrservice.errors import NicknameTakenError, StoreUnavailableError
 from addrservice.http_server import MAX_OVERFLOW

@@ -20,6 +20,7 @@ LAYERS: Final = (
     f'{PACKAGE}.server',
     f'{PACKAGE}.http_server',
     f'{PACKAGE}.app',
+    f'{PACKAGE}.base_handler',
     f'{PACKAGE}.service',
     f'{PACKAGE}.addressbook_db',
     f'{PACKAGE}.validation',
@@ -31,7 +32,7 @@ LAYERS: Final = (
 )
 
 # The only ones that know of the web.
-WEB: Final = {f'{PACKAGE}.server', f'{PACKAGE}.http_server', f'{PACKAGE}.app'}
+WEB: Final = {f'{PACKAGE}.{name}' for name in ('server', 'http_server', 'app', 'base_handler')}
 
 # Of use on their own, in another project too.
 INDEPENDENT: Final = (f'{PACKAGE}.errors', f'{PACKAGE}.tracing', f'{PACKAGE}.logs')
