@@ -140,9 +140,10 @@ class AddressBookHTTPServer(HTTPServer):
 
     def _close_quiet_connections(self) -> None:
         latest = time.monotonic() - QUIET
-        for server_conn, since in list(self._quiet_since.items()):
-            if since < latest and not _has_input(server_conn.stream):
-                server_conn.stream.close()
+        for server_conn, since in self._quiet_since.items():
+            stream = server_conn.stream
+            if since < latest and not stream.closed() and not _has_input(stream):
+                stream.close()
 
 
 class _RequestBegins(HTTPMessageDelegate):

@@ -219,7 +219,10 @@ class LocalConfigurationTest(unittest.TestCase):
         self.assertNotIn('root', section['loggers'])
 
     def test_it_works_and_leaves_the_root_logger_alone(self) -> None:
-        """Lines go to the file and, but for debugging ones, to the console, with the request."""
+        """Lines go to the file and, but for debugging ones, to the console, with the request.
+
+        What tornado.general says below a warning quotes what clients sent, and goes nowhere.
+        """
         with tempfile.TemporaryDirectory() as folder:
             document = config_document(Path(folder))
             done = subprocess.run(
@@ -227,7 +230,7 @@ class LocalConfigurationTest(unittest.TestCase):
                 input=json.dumps(document['logging']), capture_output=True, timeout=60, check=True)
             file = Path(folder, 'service.log').read_text(encoding='utf-8')
         self.assertEqual(f'0 {logging.WARNING}\n', done.stdout)
-        for lines, count in ((done.stderr.splitlines(), 4), (file.splitlines(), 5)):
+        for lines, count in ((done.stderr.splitlines(), 3), (file.splitlines(), 4)):
             self.assertEqual(count, len(lines), lines)
             for line in lines:
                 self.assertRegex(line, r' from \S+ request_id="abc"$')
