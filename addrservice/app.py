@@ -62,7 +62,7 @@ class AddressBookRequestHandler(BaseRequestHandler):
     async def head(self) -> None:
         async with aclosing(self.service.pages()) as pages:
             await anext(pages, None)  # fails where a GET would
-        await self.flush()  # now, for a body that is not made has no length to tell
+        await self.flush_page()  # now, for a body that is not made has no length to tell
 
     async def post(self) -> None:
         nickname = await self.service.post_address(self.json_body())

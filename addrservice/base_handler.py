@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 import uuid_utils
 from tornado.httputil import HTTPInputError, HTTPServerRequest
-from tornado.iostream import StreamClosedError
+from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 from tornado.log import app_log
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
@@ -48,8 +48,9 @@ ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
 }
 
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
-_JSON_TYPE: Final = re.compile(r'application/json(\s*;\s*(charset\s*=\s*("utf-8"|utf-8))?)*',
-                               re.IGNORECASE)
+# Never two ways to take the same blank: a client could make the match last for ever.
+_JSON_TYPE: Final = re.compile(
+    r'application/json\s*(;\s*(charset\s*=\s*("utf-8"|utf-8)\s*)?)*', re.IGNORECASE)
 
 
 @stream_request_body
@@ -160,8 +161,10 @@ class BaseRequestHandler(RequestHandler):
         super().on_connection_close()
 
     def _why_closed(self) -> int:
-        if isinstance(sys.exception(), StreamClosedError):  # met while reading from the client
-            return CLIENT_CLOSED_REQUEST
+        error = sys.exception()  # met while reading from the client
+        if isinstance(error, StreamClosedError):
+            endless = isinstance(error.real_error, UnsatisfiableReadError)  # a chunk's size
+            return HTTPStatus.BAD_REQUEST if endless else CLIENT_CLOSED_REQUEST
         if self.request.request_time() >= self.limits.body_timeout:
             return HTTPStatus.REQUEST_TIMEOUT
         return HTTPStatus.BAD_REQUEST

@@ -34,7 +34,7 @@ BAD_REQUEST: Final = (
     b'Content-Length: %d\r\n\r\n%s' % (len(BAD_REQUEST_BODY), BAD_REQUEST_BODY)
 )
 
-_ORIGIN: Final = re.compile(r'https?://[^/?]*/?', re.IGNORECASE)
+_ORIGIN: Final = re.compile(r'\Ahttps?://[^/?]*/?', re.IGNORECASE)
 
 # Connections beyond the cap that are told so; yet further ones are closed at once.
 MAX_OVERFLOW: Final = 64
@@ -165,7 +165,7 @@ class _RequestBegins(HTTPMessageDelegate):
         del self._quiet_since[self._server_conn]
         assert isinstance(start_line, RequestStartLine)
         if not start_line.path.startswith('/'):  # the absolute form (RFC 9112, 3.2.2)
-            start_line = start_line._replace(path=_ORIGIN.sub('/', start_line.path, count=1))
+            start_line = start_line._replace(path=_ORIGIN.sub('/', start_line.path))
         return self._delegate.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:

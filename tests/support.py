@@ -22,9 +22,12 @@ import yaml
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
 
-from addrservice.app import make_addrservice_app, make_overflow_application
+from addrservice import LOGGER_NAME
+from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
+from addrservice.app import make_application, make_overflow_application
 from addrservice.config import LOCAL_CONFIG, Settings
 from addrservice.http_server import AddressBookHTTPServer
+from addrservice.service import AddressBookService
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ADDRESSES: Final = ROOT / 'tests' / 'data' / 'addresses'
@@ -62,27 +65,37 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
     An error in Tornado's logs that the test did not expect with ``assertLogs`` fails it.
     """
 
+    show_tracebacks = False
+
     def make_settings(self) -> Settings:
         """The settings to serve with."""
         return make_settings()
 
-    show_tracebacks = False
+    def make_store(self) -> AbstractAddressBookDB:
+        """The store to serve, not yet started: the one that the settings name."""
+        return create_addressbook_db(self.settings.addr_db)
 
     async def asyncSetUp(self) -> None:
         self._watch_logs()
-        settings = self.make_settings()
-        self.service, self.application = make_addrservice_app(settings, self.show_tracebacks)
+        self.settings = self.make_settings()
+        self.store = self.make_store()
+        self.service = AddressBookService(self.store, logging.getLogger(LOGGER_NAME))
         await self.service.start()
         self.addAsyncCleanup(self.service.stop)
-        overflow = make_overflow_application(self.service, settings.service, self.show_tracebacks)
-        self.server = AddressBookHTTPServer(self.application, overflow, settings.service)
+        self._serve()
+        self.client = AsyncHTTPClient(force_instance=True)
+        self.addCleanup(self.client.close)
+
+    def _serve(self) -> None:
+        arguments = self.service, self.settings.service, self.show_tracebacks
+        self.server = AddressBookHTTPServer(
+            make_application(*arguments), make_overflow_application(*arguments),
+            self.settings.service)
         sockets = bind_sockets(0, '127.0.0.1')
         self.port = sockets[0].getsockname()[1]
         self.server.add_sockets(sockets)
         self.addAsyncCleanup(self.server.close_all_connections)
         self.addCleanup(self.server.stop)
-        self.client = AsyncHTTPClient(force_instance=True)
-        self.addCleanup(self.client.close)
 
     def _watch_logs(self) -> None:
         handler = _ErrorKeeper()
@@ -143,7 +156,8 @@ class ServerProcess:
     :param program: what Python runs; ``-m addrservice`` unless told
     :param wrapper: a command that runs the one that follows it
 
-    What it covers is added to the measurement of the tests, where one runs.
+    What it covers is added to the measurement of the tests, where one runs. ``stdout``, without
+    the start line, and ``stderr`` are whole once it has ended.
     """
 
     def __init__(
@@ -155,10 +169,12 @@ class ServerProcess:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._measured = Path(self._folder.name, 'coverage')
-        self.process = subprocess.Popen(
-            [*wrapper, sys.executable, *self._coverage_run(), *program, *arguments],
-            cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        self._errors = Path(self._folder.name, 'stderr')  # a pipe that nobody reads would fill up
+        with self._errors.open('wb') as errors:
+            self.process = subprocess.Popen(
+                [*wrapper, sys.executable, *self._coverage_run(), *program, *arguments],
+                cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
         self.stdout = ''
         self.stderr = ''
 
@@ -180,8 +196,9 @@ class ServerProcess:
         return self.port
 
     def wait(self) -> int:
-        """The exit status; ``stdout`` and ``stderr`` are whole then."""
-        self.stdout, self.stderr = self.process.communicate(timeout=DEADLINE)
+        """The exit status."""
+        self.stdout, _ = self.process.communicate(timeout=DEADLINE)
+        self.stderr = self._errors.read_text(encoding='utf-8')
         self._add_coverage()
         self._folder.cleanup()
         return self.process.returncode
