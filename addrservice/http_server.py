@@ -133,7 +133,7 @@ class AddressBookHTTPServer(HTTPServer):
             while True:
                 try:
                     connection, address = listener.accept()
-                except BlockingIOError:
+                except OSError:  # none is left, or no file to open for one
                     break
                 connection.setblocking(False)
                 self._handle_connection(connection, address)
@@ -147,7 +147,7 @@ class AddressBookHTTPServer(HTTPServer):
 
 
 class _RequestBegins(HTTPMessageDelegate):
-    """Takes a connection off the list of the quiet ones when a request comes."""
+    """Notes that a connection has a request, and reads the target in either of its forms."""
 
     def __init__(
         self,
