@@ -172,6 +172,7 @@ def _application_settings(arguments: dict[str, Any], debug: bool) -> dict[str, A
         'transforms': [NegotiatedGzip],  # compress_response, but reading the weights
         'log_function': log_request,
         'debug_errors': debug,
+        'running': set(),  # the tasks of the requests in flight
     }
 
 

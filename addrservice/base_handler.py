@@ -80,7 +80,9 @@ class BaseRequestHandler(RequestHandler):
         self.clear_header('Server')
 
     def prepare(self) -> None:
+        """Takes note of the request, and of a body that is over the limit by its own account."""
         logs.request_id.set(self.request_id)
+        self._take_note_of_task()
         headers = self.request.headers
         waits = headers.get('Expect', '').lower() == '100-continue'
         if waits:
@@ -94,6 +96,20 @@ class BaseRequestHandler(RequestHandler):
             connection = self.request.connection
             # Not in the interface of a connection, but every one of Tornado's has it.
             connection.set_max_body_size(int(declared))  # type: ignore[union-attr]
+
+    def _take_note_of_task(self) -> None:
+        """Has a drain wait for this request, even where its client is gone meanwhile."""
+        task = asyncio.current_task()
+        assert task is not None
+        running: set[asyncio.Task[Any]] = self.settings['running']
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise HTTPError(400, 'The path is not in UTF-8') from None
 
     def data_received(self, chunk: bytes) -> None:
         self._body_size += len(chunk)
@@ -161,7 +177,9 @@ class BaseRequestHandler(RequestHandler):
         super().on_connection_close()
 
     def _why_closed(self) -> int:
-        error = sys.exception()  # met while reading from the client
+        # Tornado tells with the exception in flight when it was reading that failed; what it did
+        # not like itself, it has dealt with before.
+        error = sys.exception()
         if isinstance(error, StreamClosedError):
             endless = isinstance(error.real_error, UnsatisfiableReadError)  # a chunk's size
             return HTTPStatus.BAD_REQUEST if endless else CLIENT_CLOSED_REQUEST
@@ -172,8 +190,11 @@ class BaseRequestHandler(RequestHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answers an exception as ``ERROR_TABLE`` has it."""
         reason = None
+        task = asyncio.current_task()
         if 'exc_info' in kwargs:
             status_code, reason = _answer_to(kwargs['exc_info'][1]) or (status_code, None)
+        elif task is not None and task.cancelling():  # a drain at its deadline
+            status_code = HTTPStatus.SERVICE_UNAVAILABLE
         if self._headers_written:
             self._cut_short(status_code)
         else:
@@ -186,6 +207,7 @@ class BaseRequestHandler(RequestHandler):
         self.finish()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Writes the error as JSON; says what is wrong, and of a bug nothing."""
         exc_info = kwargs.get('exc_info', (None, None, None))
         self._set_error_headers(status_code)
         body = {
@@ -212,7 +234,7 @@ class BaseRequestHandler(RequestHandler):
 
     def _allowed_methods(self) -> list[str]:
         return [method for method in self.SUPPORTED_METHODS
-                if getattr(type(self), method.lower()) is not RequestHandler._unimplemented_method]
+                if getattr(type(self), name := method.lower()) is not getattr(RequestHandler, name)]
 
     def log_exception(
         self,

@@ -13,7 +13,9 @@ import yaml
 from addrservice.errors import ConfigError
 
 Size = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Timeout = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r'^[^\x00-\x1f\x7f\ud800-\udfff]*\Z')]
 
 LOCAL_CONFIG: Final = Path(__file__).parent.parent / 'configs' / 'addressbook-local.yaml'
 
@@ -40,12 +42,12 @@ class ServiceSettings(_Section, frozen=True):
     :param shutdown_deadline: seconds that the requests in flight get to finish after that
     """
 
-    name: str = 'Address Book'
-    address: str = '127.0.0.1'
+    name: Text = 'Address Book'
+    address: Text = '127.0.0.1'
     max_body_size: Size = 64 * 1024
     max_header_size: Size = 16 * 1024
-    idle_connection_timeout: Seconds = 75
-    body_timeout: Seconds = 5
+    idle_connection_timeout: Timeout = 75
+    body_timeout: Timeout = 5
     max_connections: Size = 10_000
     drain_delay: Seconds = 0
     shutdown_deadline: Seconds = 10

@@ -13,10 +13,10 @@ import orjson
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
-    HTTPConnection, HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate,
-    RequestStartLine, ResponseStartLine,
+    HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine,
 )
 from tornado.iostream import IOStream
+from tornado.web import Application
 
 from addrservice.base_handler import MAX_DISCARDED
 from addrservice.config import ServiceSettings
@@ -36,6 +36,9 @@ BAD_REQUEST: Final = (
 
 _ORIGIN: Final = re.compile(r'\Ahttps?://[^/?]*/?', re.IGNORECASE)
 
+# Connections that wait to be accepted: Tornado's 128 make a crowd of clients try again for seconds.
+BACKLOG: Final = 4096
+
 # Connections beyond the cap that are told so; yet further ones are closed at once.
 MAX_OVERFLOW: Final = 64
 
@@ -45,6 +48,9 @@ RESERVED_FILES: Final = 64
 # Seconds that a keep-alive connection may be quiet in a drain before it is ended: a client at work
 # sends its next request sooner, and learns from the answer that it is the last.
 QUIET: Final = 0.25
+
+# Seconds that a request which is cut off gets to say so.
+LAST_WORDS: Final = 1
 
 
 class AddressBookHTTPServer(HTTPServer):
@@ -56,8 +62,8 @@ class AddressBookHTTPServer(HTTPServer):
 
     def initialize(  # type: ignore[override]  # Tornado's stand-in for a constructor
         self,
-        application: HTTPServerConnectionDelegate,
-        overflow: HTTPServerConnectionDelegate,
+        application: Application,
+        overflow: Application,
         limits: ServiceSettings,
     ) -> None:
         super().initialize(
@@ -71,6 +77,8 @@ class AddressBookHTTPServer(HTTPServer):
         )
         self.max_connections = min(limits.max_connections, _spare_files())
         self._overflow = overflow
+        self._running: list[set[asyncio.Task[Any]]] = [
+            application.settings['running'], overflow.settings['running']]
         self._overflow_params = copy.copy(self.conn_params)
         self._overflow_params.no_keep_alive = True
         self._overflow_params.header_timeout = limits.body_timeout
@@ -113,6 +121,9 @@ class AddressBookHTTPServer(HTTPServer):
     async def drain(self, deadline: float) -> int:
         """Stops listening and waits for the requests in flight; ends the quiet connections.
 
+        A request is in flight until its handler has ended, even if its client is gone, and until
+        its answer is sent. At the deadline those that are left are answered with 503.
+
         :param deadline: seconds to wait at the most
         :return: how many requests were still in flight and had to be cut off
         """
@@ -120,17 +131,27 @@ class AddressBookHTTPServer(HTTPServer):
         self._accept_waiting()
         self.stop()
         end = time.monotonic() + deadline
-        while self._connections and time.monotonic() < end:
+        while (self._connections or any(self._running)) and time.monotonic() < end:
             self._close_quiet_connections()
             await asyncio.sleep(0.01)
-        unfinished = len(self._connections) - len(self._quiet_since)
-        await self.close_all_connections()
+        handlers = set().union(*self._running)
+        unfinished = max(len(handlers), len(self._connections) - len(self._quiet_since))
+        await self._cut_off(handlers)
         return unfinished
+
+    async def _cut_off(self, handlers: set[asyncio.Task[Any]]) -> None:
+        for task in handlers:
+            task.cancel()
+        if handlers:
+            await asyncio.wait(handlers, timeout=LAST_WORDS)
+        for server_conn in self._connections:  # all at once: one by one, the others would go on
+            server_conn.stream.close()
+        await self.close_all_connections()
 
     def _accept_waiting(self) -> None:
         """Takes in what the kernel has accepted already: closing the socket would reset it."""
         for listener in self._sockets.values():
-            while True:
+            for _ in range(BACKLOG):
                 try:
                     connection, address = listener.accept()
                 except OSError:  # none is left, or no file to open for one
@@ -194,7 +215,9 @@ def _spare_files() -> int:
 
 
 def _has_input(stream: IOStream) -> bool:
-    """Whether a request is waiting in the socket."""
+    """Whether a request has begun to come: in Tornado's buffer, or still in the socket."""
+    if stream._read_buffer_size:  # Tornado tells it in no other way
+        return True
     try:
         return bool(stream.socket.recv(1, socket.MSG_PEEK))
     except OSError:  # nothing to read, or nothing any more

@@ -21,12 +21,9 @@ from addrservice import LOGGER_NAME
 from addrservice.app import make_addrservice_app, make_overflow_application
 from addrservice.config import LOCAL_CONFIG, ServiceSettings, Settings, load_settings
 from addrservice.errors import ConfigError, StartError
-from addrservice.http_server import AddressBookHTTPServer
+from addrservice.http_server import BACKLOG, AddressBookHTTPServer
 from addrservice.service import AddressBookService
 from addrservice.tracing import AbstractTraceCollector, collecting, create_collector
-
-# Connections that wait to be accepted: Tornado's 128 make a crowd of clients try again for seconds.
-BACKLOG = 4096
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +46,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='addrservice', description='Keeps an address book.')
     parser.add_argument('-p', '--port', type=_port, default=8080,
                         help='port to listen on, 0 for any free one (default: %(default)s)')
-    parser.add_argument('-a', '--address',
+    parser.add_argument('-a', '--address', type=_address,
                         help='address to listen on (default: the one in the configuration)')
     parser.add_argument('-c', '--config', type=Path, default=LOCAL_CONFIG,
                         help='configuration file (default: %(default)s)')
     parser.add_argument('-d', '--debug', action='store_true',
                         help='answer errors with their traceback')
     return parser.parse_args(arguments)
+
+
+def _address(text: str) -> str:
+    if text:
+        return text
+    raise argparse.ArgumentTypeError('an empty address would be every address; say 0.0.0.0 or ::')
 
 
 def _port(text: str) -> int:
@@ -136,8 +139,9 @@ def _listen(server: AddressBookHTTPServer, address: str, port: int) -> int:
     """Listens and gives the port, which the system has picked where it was 0."""
     try:
         sockets = bind_sockets(port, address, backlog=BACKLOG)
-    except OSError as error:
-        raise StartError(f'cannot listen on {address} port {port}: {error.strerror}') from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one of a host
+        reason = getattr(error, 'strerror', error)
+        raise StartError(f'cannot listen on {address} port {port}: {reason}') from error
     server.add_sockets(sockets)
     bound: int = sockets[0].getsockname()[1]
     return bound

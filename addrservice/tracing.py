@@ -334,7 +334,9 @@ class Timeline(AbstractTraceCollector):
         })
 
     def stop(self) -> str | None:
-        """Writes the file; says how much of what was seen is in it."""
+        """Writes the file, unless nothing was seen; says how much of it is in the file."""
+        if not self._seen:
+            return None
         self._file.write_bytes(orjson.dumps({
             'traceEvents': list(self._events),
             'displayTimeUnit': 'ms',

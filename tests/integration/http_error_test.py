@@ -100,7 +100,7 @@ class SlowStoreTest(WireTestCase):
         await self.until(lambda: self.store.waiting)
         assert self.store.waiting is not None
         self.store.waiting.cancel()
-        self.assert_error(await connection.answer(), 500)
+        self.assert_error(await connection.answer(), 503)
 
 
 class MalformedTest(WireTestCase):

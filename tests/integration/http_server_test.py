@@ -4,9 +4,59 @@ import asyncio
 import socket
 from unittest import mock
 
+from addrservice.addressbook_db import InMemoryAddressBookDB
 from tests.support import DEADLINE, HTTPTestCase
 
 REQUEST = b'GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n'
+
+
+class Gated(InMemoryAddressBookDB):
+    """A store that finishes a write when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def _insert(self, nickname: str, document: bytes) -> None:
+        self.begun.set()
+        await self.gate.wait()
+        await super()._insert(nickname, document)
+
+
+class UnfinishedWriteTest(HTTPTestCase):
+    """What becomes of a write that the store has not finished."""
+
+    store: Gated
+
+    def make_store(self) -> Gated:
+        return Gated()
+
+    async def begin(self) -> socket.socket:
+        """A client whose POST has reached the store."""
+        client = socket.create_connection(('127.0.0.1', self.port), DEADLINE)
+        self.addCleanup(client.close)
+        client.sendall(b'POST /addressbook HTTP/1.1\r\nHost: localhost\r\n'
+                       b'Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{"name":"x"}')
+        await asyncio.wait_for(self.store.begun.wait(), DEADLINE)
+        return client
+
+    async def test_a_drain_waits_for_it_even_if_its_client_is_gone(self) -> None:
+        client = await self.begin()
+        client.close()
+        drain = asyncio.create_task(self.server.drain(DEADLINE))
+        while self.server._connections:
+            await asyncio.sleep(0)
+        self.assertFalse(drain.done())
+        self.store.gate.set()
+        self.assertEqual(0, await drain)
+        self.assertEqual(1, len(await self.store.read_all_addresses()))
+
+    async def test_at_the_deadline_it_is_ended_and_its_client_told(self) -> None:
+        client = await self.begin()
+        self.assertEqual(1, await self.server.drain(0))
+        self.assertTrue(client.recv(1000).startswith(b'HTTP/1.1 503 '))
+        self.assertEqual({}, await self.store.read_all_addresses())
 
 
 class DrainTest(HTTPTestCase):
@@ -71,6 +121,18 @@ class DrainTest(HTTPTestCase):
             self.server._close_quiet_connections()
         client.sendall(REQUEST)
         self.assertIn(b'200 OK', await asyncio.to_thread(client.recv, 1000))
+
+    async def test_a_request_that_has_come_in_part_is_waited_for(self) -> None:
+        client = self.connect()
+        client.sendall(REQUEST[:10])
+        drain = asyncio.create_task(self.server.drain(DEADLINE))
+        with mock.patch('addrservice.http_server.QUIET', -1):
+            while not any(conn.stream._read_buffer_size for conn in self.server._connections):
+                await asyncio.sleep(0)
+            self.server._close_quiet_connections()
+        client.sendall(REQUEST[10:])
+        self.assertIn(b'200 OK', await self.answer(client))
+        self.assertEqual(0, await drain)
 
     async def test_no_new_connection_is_taken(self) -> None:
         await self.server.drain(DEADLINE)

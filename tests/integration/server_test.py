@@ -97,6 +97,17 @@ class StartTest(unittest.TestCase):
         self.assert_refused(self.start('-c', str(config)), str(config), 'tracing',
                             'addrservice.tracing.Nobody')
 
+    def test_an_address_that_is_none_is_refused_in_one_line(self) -> None:
+        config = str(write_config(self.folder))
+        for name in ('a..b', '203.0.113.1'):
+            with self.subTest(name):
+                self.assert_refused(self.start('-p', '0', '-c', config, '-a', name), name)
+
+    def test_an_empty_address_is_not_taken_for_every_address(self) -> None:
+        server = self.start('-p', '0', '--address=')
+        self.assertEqual(2, server.wait())
+        self.assertIn('an empty address would be every address', server.stderr)
+
     def test_a_port_that_is_none_is_refused(self) -> None:
         for port in ('65536', '-1', 'http', ''):
             with self.subTest(port=port):
@@ -158,7 +169,7 @@ class StopTest(unittest.TestCase):
         limits = {'shutdown-deadline': 0.2, 'body-timeout': 60}
         with running_server(service=limits) as server, half_a_request(server) as client:
             self.assertEqual(0, server.stop(), server.stderr)
-            self.assertEqual(b'', client.recv(1000))
+            self.assertIn(b'HTTP/1.1 503 ', client.recv(1000))
         self.assertIn('1 requests were cut off at the deadline', server.stderr)
 
     def test_an_idle_keep_alive_connection_does_not_hold_it_up(self) -> None:

@@ -155,7 +155,7 @@ class RefusedTest(ConfigTestCase):
                 self.assert_refused(content, f'$.{key}')
 
     def test_a_value_out_of_its_range_is_named_by_its_key(self) -> None:
-        """No size is under 1, no time under 0; not a number is no time at all."""
+        """No size is under 1, no time under 0 or endless; a text is one line, and not empty."""
         for key, value in (
             ('max-body-size', '0'),
             ('max-header-size', '-1'),
@@ -165,6 +165,13 @@ class RefusedTest(ConfigTestCase):
             ('drain-delay', '.nan'),
             ('shutdown-deadline', '-.inf'),
             ('shutdown-deadline', '9' * 400),
+            ('idle-connection-timeout', '0'),
+            ('body-timeout', '0'),
+            ('drain-delay', '.inf'),
+            ('address', '""'),
+            ('name', '""'),
+            ('name', r'"two\nlines"'),
+            ('name', r'"\uD800"'),
         ):
             with self.subTest(key=key, value=value):
                 self.assert_refused(f'{SMALLEST}service: {{{key}: {value}}}', f'$.service.{key}')

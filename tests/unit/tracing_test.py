@@ -811,10 +811,11 @@ class TimelineTest(unittest.IsolatedAsyncioTestCase):
             outer()
         self.assertEqual(['outer'], [event['name'] for event in self.events()])
 
-    def test_with_no_span_the_file_is_still_valid(self) -> None:
-        with self.drawing():
+    def test_with_no_span_the_file_of_another_run_is_left_alone(self) -> None:
+        self.file.write_text('earlier', encoding='utf-8')
+        with self.assertNoLogs(LOGGER), collecting([Timeline(str(self.file))], LOGGER):
             pass
-        self.assertEqual([], self.events())
+        self.assertEqual('earlier', self.file.read_text(encoding='utf-8'))
 
     def test_an_error_is_named(self) -> None:
         with self.drawing():

@@ -246,6 +246,11 @@ class ExplainTest(unittest.TestCase):
                     self.assertTrue(explain(entry))
                     self.assertTrue(violations(entry))
 
+    def test_the_items_of_a_list_that_is_too_long_are_not_looked_at(self) -> None:
+        """There may be thousands, and each takes its time."""
+        self.assertEqual([('/emails', 'must have at most 100 items')],
+                         violations({'name': 'x', 'emails': [None] * 101}))
+
     def test_the_error_carries_what_was_found(self) -> None:
         with self.assertRaises(InvalidEntryError) as caught:
             serialise_entry({'name': ''})
