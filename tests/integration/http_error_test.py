@@ -4,6 +4,9 @@ import json
 import unittest
 from typing import Final
 
+from tornado.web import Application
+
+from addrservice.base_handler import BaseRequestHandler
 from tests.stores import Buggy, Slow, Taken, Unreachable
 from tests.support import JSON
 from tests.wire import MALFORMED, MALFORMED_BODIES, SECRET, SMALL, WireTestCase, request
@@ -101,6 +104,21 @@ class SlowStoreTest(WireTestCase):
         assert self.store.waiting is not None
         self.store.waiting.cancel()
         self.assert_error(await connection.answer(), 503)
+
+
+class OwnHandlerTest(WireTestCase):
+    """What a handler that is written on the base can do."""
+
+    async def test_it_may_send_an_error_without_raising_one(self) -> None:
+        class Conflicting(BaseRequestHandler):
+            def get(self) -> None:
+                self.send_error(409)
+
+        arguments = {'service': self.service, 'limits': self.settings.service}
+        application = self.server.request_callback
+        assert isinstance(application, Application)
+        application.add_handlers('.*', [('/conflict', Conflicting, arguments)])
+        self.assert_error(await self.fetch('GET', '/conflict'), 409)
 
 
 class MalformedTest(WireTestCase):

@@ -85,6 +85,15 @@ class DrainTest(HTTPTestCase):
         self.assertTrue(answer.startswith(b'HTTP/1.1 200 OK'), answer)
         self.assertIn(b'Connection: close', answer)
 
+    async def test_clients_that_keep_coming_do_not_keep_it_from_ending(self) -> None:
+        first, second = self.connect(), self.connect()
+        first.sendall(REQUEST)
+        with mock.patch('addrservice.http_server.BACKLOG', 1):
+            self.assertEqual(0, await self.server.drain(DEADLINE))
+        self.assertIn(b'200 OK', await self.answer(first))
+        with self.assertRaises(ConnectionResetError):
+            await self.answer(second)
+
     async def test_a_quiet_connection_is_ended_without_an_answer(self) -> None:
         client = self.connect()
         self.assertEqual(0, await self.server.drain(DEADLINE))
