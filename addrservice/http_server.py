@@ -1,4 +1,4 @@
-"""The HTTP server: Tornado's, with a cap on connections and an end that loses no request."""
+"""The HTTP server: Tornado's, with a cap on connections, and a drain at the end."""
 
 import asyncio
 import copy
@@ -58,6 +58,7 @@ class AddressBookHTTPServer(HTTPServer):
 
     :param application: answers the requests
     :param overflow: answers those on connections beyond the cap
+    :param limits: sizes, timeouts and the cap
     """
 
     def initialize(  # type: ignore[override]  # Tornado's stand-in for a constructor
@@ -114,20 +115,19 @@ class AddressBookHTTPServer(HTTPServer):
         self._quiet_since.pop(server_conn, None)
         super().on_close(server_conn)
 
-    def close_after_each_request(self) -> None:
-        """From now on each answer says ``Connection: close`` and ends its connection."""
-        self.conn_params.no_keep_alive = True
-
-    async def drain(self, deadline: float) -> int:
+    async def drain(self, deadline: float, delay: float = 0) -> int:
         """Stops listening and waits for the requests in flight; ends the quiet connections.
 
+        From the first moment on each answer says ``Connection: close`` and ends its connection.
         A request is in flight until its handler has ended, even if its client is gone, and until
         its answer is sent. At the deadline those that are left are answered with 503.
 
-        :param deadline: seconds to wait at the most
+        :param deadline: seconds to wait at the most, once it listens no more
+        :param delay: seconds to go on listening, for load balancers to notice
         :return: how many requests were still in flight and had to be cut off
         """
-        self.close_after_each_request()
+        self.conn_params.no_keep_alive = True
+        await asyncio.sleep(delay)
         self._accept_waiting()
         self.stop()
         end = time.monotonic() + deadline

@@ -100,9 +100,7 @@ async def drain(
     """Not ready; a pause for load balancers to notice; the end of listening, then of requests."""
     logger.info('draining')
     service.drain()
-    server.close_after_each_request()
-    await asyncio.sleep(limits.drain_delay)
-    unfinished = await server.drain(limits.shutdown_deadline)
+    unfinished = await server.drain(limits.shutdown_deadline, limits.drain_delay)
     if unfinished:
         logger.warning('%d requests were cut off at the deadline', unfinished)
     logger.info('drained')

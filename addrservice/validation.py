@@ -94,13 +94,6 @@ def _message(error: ValidationError) -> str:
     return _MESSAGES[str(error.validator)](error, error.validator_value)
 
 
-_PATTERN_MESSAGES: Final = {
-    ENTRY_SCHEMA['definitions']['emailAddress']['pattern']:
-        'must be an email address such as name@example.org',
-    ENTRY_SCHEMA['definitions']['text']['pattern']: 'must not contain the character U+0000',
-}
-
-
 def _type_message(wanted: str | list[str]) -> str:
     names = [wanted] if isinstance(wanted, str) else wanted
     return f'must be {" or ".join(_TYPE_NAMES[name] for name in names)}'
@@ -111,6 +104,12 @@ _TYPE_NAMES: Final = {
     'number': 'a number',
     'object': 'an object',
     'string': 'a string',
+}
+
+_PATTERN_MESSAGES: Final = {
+    ENTRY_SCHEMA['definitions']['emailAddress']['pattern']:
+        'must be an email address such as name@example.org',
+    ENTRY_SCHEMA['definitions']['text']['pattern']: 'must not contain the character U+0000',
 }
 
 # Keyword of the schema -> message, from the error and the keyword's value.
