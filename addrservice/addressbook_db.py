@@ -1,13 +1,15 @@
 """The store: address book entries by nickname.
 
 ``AbstractAddressBookDB`` is the contract, ``InMemoryAddressBookDB`` its simplest keeper and the
-official fake of the tests. A backend stores what ``serialise_entry`` made of an entry, never what
-a client sent, and gives back those very bytes: ``StoredEntry`` is that form. The ``*_address``
-methods take and give entries as dictionaries.
+official fake of the tests, ``SQLAddressBookDB`` the durable one. A backend stores what
+``serialise_entry`` made of an entry, never what a client sent, and gives back those very bytes:
+``StoredEntry`` is that form. The ``*_address`` methods take and give entries as dictionaries.
 """
 
+import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count, islice
 from typing import Final, NamedTuple
 
@@ -15,11 +17,53 @@ import orjson
 import uuid_utils
 from sortedcontainers import SortedDict
 
-from addrservice.config import StoreSettings
-from addrservice.errors import NicknameTakenError, UnknownNicknameError
+from addrservice.config import SQLITE_DSN, SQLSettings, StoreSettings
+from addrservice.errors import (
+    NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
+    StoreError, UnknownNicknameError,
+)
+from addrservice.sql_connectors import Row, Rows, SQLConnector, Value
 from addrservice.validation import Entry, serialise_entry
 
 PAGE_SIZE: Final = 100
+
+# Seconds before an operation that did nothing is tried again.
+RETRY_PAUSE: Final = 0.05
+
+# Seconds that a ping waits for an answer, and that an answer is good for.
+PING_DEADLINE: Final = 0.5
+PING_INTERVAL: Final = 1
+
+# All SQL that both databases share. What only one of them knows is in its connector.
+SCHEMA_VERSION: Final = 1
+SCHEMA: Final = (
+    """
+    CREATE TABLE IF NOT EXISTS addresses (
+        nickname {key_type} NOT NULL PRIMARY KEY,
+        document TEXT NOT NULL,
+        version BIGINT NOT NULL,
+        created_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP
+    )
+    """,
+    'CREATE TABLE IF NOT EXISTS addresses_schema (version INTEGER NOT NULL)',
+    'INSERT INTO addresses_schema (version) '
+    'SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM addresses_schema)',
+)
+SELECT_SCHEMA_VERSION: Final = 'SELECT COALESCE(MAX(version), 0) FROM addresses_schema'
+INSERT: Final = (
+    'INSERT INTO addresses (nickname, document, version) VALUES ($1, $2, $3) '
+    'ON CONFLICT (nickname) DO NOTHING RETURNING version')
+UPDATE: Final = (
+    'UPDATE addresses SET document = $2, version = version + 1, updated_at = CURRENT_TIMESTAMP '
+    'WHERE nickname = $1 RETURNING version')
+DELETE: Final = 'DELETE FROM addresses WHERE nickname = $1 RETURNING version'
+SELECT: Final = 'SELECT nickname, document, version FROM addresses WHERE nickname = $1'
+SELECT_FIRST_PAGE: Final = (
+    'SELECT nickname, document, version FROM addresses ORDER BY nickname LIMIT $1')
+SELECT_PAGE: Final = (
+    'SELECT nickname, document, version FROM addresses WHERE nickname > $1 '
+    'ORDER BY nickname LIMIT $2')
 
 
 class StoredEntry(NamedTuple):
@@ -36,19 +80,24 @@ class StoredEntry(NamedTuple):
 
 
 class AbstractAddressBookDB(ABC):
-    """Keeps entries by nickname. Each method may raise ``StoreUnavailableError``."""
+    """Keeps entries by nickname. Each method but ``stop`` may raise ``StoreError``."""
 
     async def start(self) -> None:
-        """Opens what the store needs. Called once, before any other method."""
+        """Opens what the store needs. Called once, before any other method.
+
+        A store that is out of reach is no reason to fail: it may come.
+
+        :raises StartError: this store can never be used
+        """
 
     async def stop(self) -> None:
         """Closes what ``start`` opened. No method is called after it."""
 
     @abstractmethod
     async def ping(self) -> None:
-        """Returns when the store can be reached.
+        """Returns when the store can be used.
 
-        :raises StoreUnavailableError: when it cannot
+        :raises StoreError: when it cannot
         """
 
     async def create_address(self, addr: Entry, nickname: str | None = None) -> str:
@@ -59,10 +108,13 @@ class AbstractAddressBookDB(ABC):
 
         :raises InvalidEntryError: the entry breaks the schema
         :raises NicknameTakenError: an entry has that nickname
+        :raises ValueError: the nickname has a U+0000 in it, which not every store can keep
         """
         document = serialise_entry(addr)
         if nickname is None:
             nickname = uuid_utils.uuid7().hex
+        elif '\0' in nickname:
+            raise ValueError(f'{nickname!r} cannot be a nickname')
         await self._insert(nickname, document)
         return nickname
 
@@ -178,6 +230,167 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
         self._entries[nickname] = StoredEntry(nickname, document, next(self._versions))
 
 
+class SQLAddressBookDB(AbstractAddressBookDB):
+    """Keeps entries in a table of a SQL database, which may come and go.
+
+    An operation that did nothing is tried once more, and a reading one also where no answer came,
+    all within one deadline. The table is made when the database is first in reach.
+
+    :param connector: the way to the database
+    :param settings: how long things may take
+    """
+
+    def __init__(self, connector: SQLConnector, settings: SQLSettings) -> None:
+        self._connector = connector
+        self._deadline = settings.deadline
+        self._check_deadline = max(settings.deadline, settings.connect_timeout)
+        self._prepared = False
+        self._checking: asyncio.Task[None] | None = None
+        self._checked = 0.0
+
+    async def start(self) -> None:
+        await self._connector.start()
+        try:
+            await self.ping()
+        except StartError:
+            await self.stop()
+            raise
+        except StoreError:
+            pass  # it may come; whoever asks with ``ping`` is told
+
+    async def stop(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+        await self._connector.stop()
+
+    async def ping(self) -> None:
+        """Asks the database, at most once a second; waits for a moment only."""
+        if self._checking is None or (
+            self._checking.done() and time.monotonic() >= self._checked + PING_INTERVAL
+        ):
+            self._checked = time.monotonic()
+            self._checking = asyncio.create_task(self._check())
+        try:
+            async with asyncio.timeout(PING_DEADLINE):
+                await asyncio.shield(self._checking)
+        except TimeoutError:
+            raise _no_answer(PING_DEADLINE) from None
+
+    async def delete_address(self, nickname: str) -> None:
+        if not await self._write(DELETE, _key(nickname)):
+            raise UnknownNicknameError(nickname)
+
+    async def read_entry(self, nickname: str) -> StoredEntry:
+        rows = await self._read(SELECT, _key(nickname))
+        if not rows:
+            raise UnknownNicknameError(nickname)
+        return _entry(rows[0])
+
+    async def read_page(self, after: str | None, limit: int) -> list[StoredEntry]:
+        if after is None:
+            rows = await self._read(SELECT_FIRST_PAGE, limit)
+        else:
+            # No key has a U+0000, so there is none between this text and what precedes it there.
+            rows = await self._read(SELECT_PAGE, after.partition('\0')[0], limit)
+        return [_entry(row) for row in rows]
+
+    async def _insert(self, nickname: str, document: bytes) -> None:
+        # The time, so that an entry that is made again after its end has no version twice.
+        version = time.time_ns() // 1000
+        if not await self._write(INSERT, nickname, document.decode(), version):
+            raise NicknameTakenError(nickname)
+
+    async def _replace(self, nickname: str, document: bytes) -> None:
+        if not await self._write(UPDATE, _key(nickname), document.decode()):
+            raise UnknownNicknameError(nickname)
+
+    async def _read(self, statement: str, *arguments: Value) -> Rows:
+        return await self._run(self._connector.read, (NothingDoneError, OutcomeUnknownError),
+                               statement, *arguments)
+
+    async def _write(self, statement: str, *arguments: Value) -> Rows:
+        # Not where the outcome is unknown: what somebody else wrote meanwhile would be lost.
+        return await self._run(self._connector.write, (NothingDoneError,), statement, *arguments)
+
+    async def _run(
+        self,
+        run: Callable[..., Awaitable[Rows]],
+        repeatable: tuple[type[StoreError], ...],
+        statement: str,
+        *arguments: Value,
+    ) -> Rows:
+        """Runs a statement within the deadline, and once more after an error that allows it."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                try:
+                    await self._prepare()
+                    return await run(statement, *arguments)
+                except repeatable:
+                    await asyncio.sleep(RETRY_PAUSE)
+                    await self._prepare()
+                    return await run(statement, *arguments)
+        except TimeoutError:
+            raise _no_answer(self._deadline) from None
+
+    async def _check(self) -> None:
+        try:
+            async with asyncio.timeout(self._check_deadline):
+                await self._prepare()
+                await self._connector.check(SELECT_SCHEMA_VERSION)
+        except TimeoutError:
+            raise _no_answer(self._check_deadline) from None
+
+    async def _prepare(self) -> None:
+        """Makes the tables unless they are there; once is enough."""
+        if self._prepared:
+            return
+        if await self._schema_version() < SCHEMA_VERSION:
+            await self._connector.run_exclusively(
+                [statement.format(key_type=self._connector.key_type) for statement in SCHEMA])
+        version = await self._schema_version()
+        if version > SCHEMA_VERSION:
+            raise NewerSchemaError(f'the tables are of version {version}, of a newer service; '
+                                   f'this one knows them up to version {SCHEMA_VERSION}')
+        self._prepared = True
+
+    async def _schema_version(self) -> int:
+        if not await self._connector.read(self._connector.find_table, 'addresses_schema'):
+            return 0
+        [[version]] = await self._connector.read(SELECT_SCHEMA_VERSION)
+        return int(version)
+
+
+def _key(nickname: str) -> str:
+    """A nickname to look for; none that is kept has a U+0000, and PostgreSQL takes no such text."""
+    if '\0' in nickname:
+        raise UnknownNicknameError(nickname)
+    return nickname
+
+
+def _entry(row: Row) -> StoredEntry:
+    nickname, document, version = row
+    return StoredEntry(nickname, document.encode(), version)
+
+
+def _no_answer(seconds: float) -> OutcomeUnknownError:
+    return OutcomeUnknownError(f'no answer within {seconds:g} s')
+
+
 def create_addressbook_db(settings: StoreSettings) -> AbstractAddressBookDB:
-    """The store that the configuration names under ``addr-db``, not yet started."""
-    return InMemoryAddressBookDB()
+    """The store that the configuration names under ``addr-db``, not yet started.
+
+    A database's driver is imported only where it is the one.
+
+    :raises StartError: it names a file that cannot be found
+    """
+    if not isinstance(settings.sql, SQLSettings):
+        return InMemoryAddressBookDB()
+    return SQLAddressBookDB(_create_connector(settings.sql), settings.sql)
+
+
+def _create_connector(settings: SQLSettings) -> SQLConnector:
+    if SQLITE_DSN.fullmatch(settings.dsn):
+        from addrservice.sql_connectors.sqlite import SQLiteConnector
+        return SQLiteConnector(settings)
+    from addrservice.sql_connectors.postgresql import PostgreSQLConnector
+    return PostgreSQLConnector(settings)

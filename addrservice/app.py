@@ -187,6 +187,7 @@ def log_request(handler: RequestHandler) -> None:
         status=handler.get_status(),
         milliseconds=1000 * handler.request.request_time(),
         remote=handler.request.remote_ip,
+        failure=handler.failure,
     )
 
 

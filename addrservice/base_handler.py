@@ -24,7 +24,7 @@ from addrservice import logs
 from addrservice.config import ServiceSettings
 from addrservice.errors import (
     AddressBookError, InvalidEntryError, InvalidInputError, InvalidJSONError, NicknameTakenError,
-    StoreUnavailableError, UnknownNicknameError,
+    StoreError, StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
 )
 from addrservice.service import AddressBookService
 from addrservice.validation import parse_json
@@ -44,6 +44,7 @@ ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
     UnknownNicknameError: (404, None),
     NicknameTakenError: (409, None),
     StoreUnavailableError: (503, None),
+    StoreMisconfiguredError: (500, None),
     StreamClosedError: (CLIENT_CLOSED_REQUEST, None),
 }
 
@@ -65,6 +66,7 @@ class BaseRequestHandler(RequestHandler):
         self.service = service
         self.limits = limits
         self.etag: str | None = None
+        self.failure: str | None = None
         self._body: list[bytes] = []
         self._body_size = 0
 
@@ -192,7 +194,10 @@ class BaseRequestHandler(RequestHandler):
         reason = None
         task = asyncio.current_task()
         if 'exc_info' in kwargs:
-            status_code, reason = _answer_to(kwargs['exc_info'][1]) or (status_code, None)
+            error = kwargs['exc_info'][1]
+            status_code, reason = _answer_to(error) or (status_code, None)
+            if isinstance(error, StoreUnavailableError):
+                self.failure = str(error)
         elif task is not None and task.cancelling():  # a drain at its deadline
             status_code = HTTPStatus.SERVICE_UNAVAILABLE
         if self._headers_written:
@@ -252,10 +257,12 @@ def _answer_to(error: BaseException | None) -> tuple[int, str | None] | None:
 
 
 def _message(error: BaseException | None) -> str | None:
-    """What an error tells the client; a bug tells nothing."""
+    """What an error tells the client; a bug and the store's troubles tell nothing."""
     if isinstance(error, HTTPError):
         return error.get_message()
-    return error.message if isinstance(error, AddressBookError) else None
+    if isinstance(error, AddressBookError) and not isinstance(error, StoreError):
+        return error.message
+    return None
 
 
 def _close(request: HTTPServerRequest) -> None:

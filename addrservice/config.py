@@ -4,6 +4,7 @@ The classes below are the manual of the file: a key is the name of a field with 
 without a default must be there, and a key that is no field is refused.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,19 @@ Size = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r'^[^\x00-\x1f\x7f\ud800-\udfff]*\Z')]
+
+# One host of a DSN, which may be empty, or in square brackets (RFC 3986, 3.2.2), and its port.
+_HOST: Final = r'(\[[0-9A-Fa-f:.]+\]|[^:,/?#@\[\]]*)(:[0-9]{1,5})?'
+
+# A DSN in its parts.
+POSTGRESQL_DSN: Final = re.compile(
+    r'(?P<before>postgres(ql)?://([^:/?#@]*@)?)'
+    rf'(?P<hosts>{_HOST}(,{_HOST})*)'
+    r'(?P<after>(/[^?#]*)?(\?[^#]*)?)')
+SQLITE_DSN: Final = re.compile(r'sqlite://(?P<path>/[^?#]+)')
+
+# What has a password in it, before the host or as a parameter.
+_SECRET_DSN: Final = re.compile(r'\w+://[^/?#]*:[^/?#]*@.*|.*[?&](ssl)?password=.*')
 
 LOCAL_CONFIG: Final = Path(__file__).parent.parent / 'configs' / 'addressbook-local.yaml'
 
@@ -53,13 +67,47 @@ class ServiceSettings(_Section, frozen=True):
     shutdown_deadline: Seconds = 10
 
 
+class SQLSettings(_Section, frozen=True):
+    """A SQL database. The password is no part of it: ``PGPASSWORD`` or a passfile have it.
+
+    :param dsn: where the database is: ``postgresql://USER@HOST:PORT/DATABASE``, with several hosts
+        separated by commas, or ``sqlite:///PATH/OF/THE/FILE``, where ``/~/`` is the home folder
+    :param deadline: seconds that one operation may take, the wait for a connection included
+    :param connect_timeout: seconds in which a host has to take a connection
+    :param pool_size: connections at once, per process
+    :param statement_cache_size: prepared statements that a PostgreSQL connection keeps; 0 behind
+        a PgBouncer that pools transactions
+    """
+
+    dsn: Text
+    deadline: Timeout = 1
+    connect_timeout: Timeout = 2
+    pool_size: Size = 10
+    statement_cache_size: Annotated[int, msgspec.Meta(ge=0)] = 100
+
+    def __post_init__(self) -> None:
+        """Refuses a DSN that cannot be one, and never repeats it: it may have a secret in it."""
+        if _SECRET_DSN.fullmatch(self.dsn):
+            raise ValueError('a dsn must have no password; PGPASSWORD or a passfile may')
+        if not (POSTGRESQL_DSN.fullmatch(self.dsn) or SQLITE_DSN.fullmatch(self.dsn)):
+            raise ValueError('a dsn is postgresql://USER@HOST:PORT/DATABASE, or sqlite:// and '
+                             'the absolute path of a file')
+
+
 class StoreSettings(_Section, frozen=True):
     """The store: one key, named after the backend.
 
     :param memory: entries live in the process
+    :param sql: entries live in a PostgreSQL database or a SQLite file
     """
 
-    memory: None
+    memory: None | msgspec.UnsetType = msgspec.UNSET
+    sql: SQLSettings | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        """Refuses none, and two."""
+        if (self.memory is msgspec.UNSET) == (self.sql is msgspec.UNSET):
+            raise ValueError('just one of the keys `memory` and `sql` must be there')
 
 
 class Settings(_Section, frozen=True, kw_only=True):

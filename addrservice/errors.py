@@ -6,9 +6,14 @@
     │   └── InvalidEntryError             The entry breaks the JSON Schema.
     ├── UnknownNicknameError (KeyError)   No entry has the nickname.
     ├── NicknameTakenError (KeyError)     An entry has the nickname already.
-    ├── StoreUnavailableError             The store is out of reach or overloaded, for now.
+    ├── StoreError                        The store failed in a way that nobody foresaw.
+    │   ├── StoreUnavailableError         The store is out of reach or overloaded, for now.
+    │   │   ├── NothingDoneError          Nothing was done; it may be tried again at once.
+    │   │   └── OutcomeUnknownError       No answer came; it may have been done or not.
+    │   └── StoreMisconfiguredError       The store turns the service away until an operator acts.
     └── StartError                        The service cannot start as it was told to.
-        └── ConfigError (ValueError)      The configuration file cannot be used.
+        ├── ConfigError (ValueError)      The configuration file cannot be used.
+        └── NewerSchemaError (StoreMisconfiguredError)  The store was made by a newer service.
 
 The built-in parents are those a Python reader expects. Catch the classes of this tree: a bare
 ``KeyError`` or ``ValueError`` may be a bug.
@@ -86,8 +91,27 @@ class NicknameTakenError(AddressBookError, KeyError):
         super().__init__(f'There is an entry {nickname!r} already')
 
 
-class StoreUnavailableError(AddressBookError):
+class StoreError(AddressBookError):
+    """The store failed in a way that nobody foresaw.
+
+    The message of this and of the ones below is for operators: it may name hosts and users.
+    """
+
+
+class StoreUnavailableError(StoreError):
     """The store is out of reach or overloaded, for now."""
+
+
+class NothingDoneError(StoreUnavailableError):
+    """Nothing was done; it may be tried again at once."""
+
+
+class OutcomeUnknownError(StoreUnavailableError):
+    """No answer came; it may have been done or not."""
+
+
+class StoreMisconfiguredError(StoreError):
+    """The store turns the service away until an operator acts."""
 
 
 class StartError(AddressBookError):
@@ -96,3 +120,7 @@ class StartError(AddressBookError):
 
 class ConfigError(StartError, ValueError):
     """The configuration file cannot be used."""
+
+
+class NewerSchemaError(StartError, StoreMisconfiguredError):
+    """The store was made by a newer service."""

@@ -47,10 +47,13 @@ def log_request(
     status: int,
     milliseconds: float,
     remote: str | None,
+    failure: str | None = None,
 ) -> None:
     """Logs the line of a request that has ended; the level follows its status.
 
     The path comes without the query: what people search for is personal.
+
+    :param failure: what kept the service from doing its work, where something did
     """
     if status < 400:
         level = logging.INFO
@@ -58,11 +61,14 @@ def log_request(
         level = logging.WARNING
     else:
         level = logging.ERROR
-    logger.log(level, 'request', extra={
+    extra = {
         'request_id': request_id,
         'method': method,
         'path': path,
         'status': status,
         'milliseconds': round(milliseconds, 2),
         'remote': remote,
-    })
+    }
+    if failure is not None:
+        extra['failure'] = failure
+    logger.log(level, 'request', extra=extra)

@@ -81,6 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
         service, application = make_addrservice_app(settings, options.debug)
         await service.start()
         stack.push_async_callback(service.stop)
+        await service.status()  # so that the log tells at once if the store cannot be used
         overflow = make_overflow_application(service, settings.service, options.debug)
         server = AddressBookHTTPServer(application, overflow, settings.service)
         address = options.address or settings.service.address

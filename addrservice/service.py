@@ -1,14 +1,14 @@
 """The address book's use cases: no web, no SQL."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from logging import Logger
 from typing import NamedTuple
 
 from addrservice.addressbook_db import AbstractAddressBookDB, StoredEntry, create_addressbook_db
 from addrservice.config import Settings
-from addrservice.errors import StoreUnavailableError
+from addrservice.errors import StoreError, StoreMisconfiguredError
 from addrservice.tracing import trace
 from addrservice.validation import Entry
 
@@ -28,22 +28,29 @@ class AddressBookService:
     """Keeps an address book in a store.
 
     Entries are dictionaries as the JSON Schema has them; ids are the store's nicknames. Each
-    method may raise ``StoreUnavailableError``.
+    method may raise ``StoreError``.
     """
 
-    def __init__(self, db: AbstractAddressBookDB, logger: Logger) -> None:
+    def __init__(self, db: AbstractAddressBookDB, logger: logging.Logger) -> None:
         self._db = db
         self._logger = logger
         self._accepting = False
+        self._trouble: str | None = None
         self._started_ns = time.monotonic_ns()
 
     @classmethod
-    def from_config(cls, settings: Settings, logger: Logger) -> 'AddressBookService':
-        """A service on the store that the settings name, not yet started."""
+    def from_config(cls, settings: Settings, logger: logging.Logger) -> 'AddressBookService':
+        """A service on the store that the settings name, not yet started.
+
+        :raises StartError: there can be no such store
+        """
         return cls(create_addressbook_db(settings.addr_db), logger)
 
     async def start(self) -> None:
-        """Opens the store; from here on the service is ready as far as it is."""
+        """Opens the store; from here on the service is ready whenever that is.
+
+        :raises StartError: this store can never be used
+        """
         await self._db.start()
         self._accepting = True
         self._started_ns = time.monotonic_ns()
@@ -70,11 +77,19 @@ class AddressBookService:
         return ServiceStatus(in_reach and self._accepting, self.uptime_millis())
 
     async def _store_in_reach(self) -> bool:
+        """Asks the store; logs what has changed, so that no trouble is told twice."""
         try:
             await self._db.ping()
-        except StoreUnavailableError as error:
-            self._logger.warning('the store is out of reach: %s', error)
+        except StoreError as error:
+            if self._trouble != (trouble := str(error)):
+                misconfigured = isinstance(error, StoreMisconfiguredError)
+                self._logger.log(logging.ERROR if misconfigured else logging.WARNING,
+                                 'the store cannot be used: %s', trouble)
+                self._trouble = trouble
             return False
+        if self._trouble is not None:
+            self._logger.info('the store can be used again')
+            self._trouble = None
         return True
 
     @trace()

@@ -110,7 +110,7 @@ class StreamTest(StreamTestCase):
             with self.subTest(good=good):
                 self.store.fail(StoreUnavailableError('gone'), after=good)
                 answer = await self.fetch('GET', '/addressbook')
-                self.assert_error(answer, 503, 'gone')
+                self.assert_error(answer, 503, 'Service Unavailable')
                 self.assertEqual(0, self.store.readers)
 
     async def test_a_head_says_503_where_the_first_page_does(self) -> None:
@@ -121,8 +121,8 @@ class StreamTest(StreamTestCase):
     async def test_a_store_that_fails_half_way_ends_the_connection_and_is_logged(self) -> None:
         logged = await self.assert_cut_off(StoreUnavailableError('gone'))
         [record] = logged.records
-        self.assertEqual((503, 'ERROR', 'mine'), tuple(
-            vars(record)[key] for key in ('status', 'levelname', 'request_id')))
+        self.assertEqual((503, 'ERROR', 'mine', 'gone'), tuple(
+            vars(record)[key] for key in ('status', 'levelname', 'request_id', 'failure')))
 
     async def test_a_bug_half_way_ends_the_connection_and_is_logged(self) -> None:
         with self.assertLogs('tornado.application', 'ERROR') as caught:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from addrservice.config import (
-    LOCAL_CONFIG, ServiceSettings, Settings, StoreSettings, load_settings,
+    LOCAL_CONFIG, ServiceSettings, Settings, SQLSettings, StoreSettings, load_settings,
 )
 from addrservice.errors import ConfigError
 from tests.support import ROOT
@@ -93,6 +93,31 @@ class AcceptedTest(ConfigTestCase):
                          [getattr(service, key.replace('-', '_')) for key in values])
         self.assertEqual(len(values), len(service.__struct_fields__))
 
+    def test_a_database_needs_nothing_but_its_dsn(self) -> None:
+        """Times in seconds."""
+        sql = self.load(LOGGING + 'addr-db: {sql: {dsn: "sqlite:///a.db"}}').addr_db.sql
+        self.assertEqual(
+            SQLSettings(dsn='sqlite:///a.db', deadline=1, connect_timeout=2, pool_size=10,
+                        statement_cache_size=100), sql)
+
+    def test_every_key_of_a_database_can_be_set(self) -> None:
+        sql = self.load(LOGGING + 'addr-db: {sql: {dsn: "postgres://a", deadline: 2, '
+                        'connect-timeout: 3, pool-size: 4, statement-cache-size: 0}}').addr_db.sql
+        self.assertEqual(
+            SQLSettings(dsn='postgres://a', deadline=2, connect_timeout=3, pool_size=4,
+                        statement_cache_size=0), sql)
+
+    def test_a_dsn_may_name_all_that_is_not_secret(self) -> None:
+        for dsn in (
+            'postgresql://', 'postgres://', 'postgresql://user@host', 'postgresql:///database',
+            'postgresql://user@a,b:5433,[::1]:5434/database?target_session_attrs=primary',
+            'postgresql://user%40home@host/d?sslmode=verify-full&sslrootcert=/etc/ca.pem',
+            'postgresql:///d?host=/run/postgresql', 'sqlite:///a', 'sqlite:///~/a b.db',
+        ):
+            with self.subTest(dsn=dsn):
+                sql = self.load(f'{LOGGING}addr-db: {{sql: {{dsn: "{dsn}"}}}}').addr_db.sql
+                self.assertEqual(SQLSettings(dsn=dsn), sql)
+
     def test_logging_and_collector_settings_come_as_they_are(self) -> None:
         settings = self.load(STORE + 'logging: {version: 1, filters: {a-b: {(): c}}}\n'
                              'tracing: {a.B: null, c.D: {max-events: 5}}')
@@ -108,7 +133,7 @@ class AcceptedTest(ConfigTestCase):
 
     def test_each_key_is_documented_with_its_section(self) -> None:
         """The docstrings are the manual of the file."""
-        for section in (Settings, ServiceSettings, StoreSettings):
+        for section in (Settings, ServiceSettings, StoreSettings, SQLSettings):
             for field in section.__struct_fields__:
                 with self.subTest(section=section.__name__, field=field):
                     self.assertIn(f':param {field}:', section.__doc__ or '')
@@ -130,7 +155,8 @@ class RefusedTest(ConfigTestCase):
         for content, *words in (
             (LOGGING, '`addr-db`'),
             (STORE, '`logging`'),
-            (LOGGING + 'addr-db: {}', '`memory`', 'addr-db'),
+            (LOGGING + 'addr-db: {}', '`memory`', '`sql`', 'addr-db'),
+            (LOGGING + 'addr-db: {sql: {}}', '`dsn`', 'addr-db.sql'),
         ):
             with self.subTest(content=content):
                 self.assert_refused(content, *words)
@@ -175,6 +201,30 @@ class RefusedTest(ConfigTestCase):
         ):
             with self.subTest(key=key, value=value):
                 self.assert_refused(f'{SMALLEST}service: {{{key}: {value}}}', f'$.service.{key}')
+
+    def test_a_dsn_that_cannot_be_one_is_refused(self) -> None:
+        for dsn in (
+            '/var/lib/a.db', 'a.db', 'mysql://host/d', 'sqlite:', 'sqlite://', 'sqlite:///',
+            'sqlite://var/lib/a.db', 'sqlite:a.db', 'sqlite:///a.db?mode=ro', 'sqlite:///a#b',
+            'postgresql:database', 'postgresql://[::1/d', 'postgresql://host:port/d',
+            'postgresql://a,b:655360/d',
+        ):
+            with self.subTest(dsn=dsn):
+                self.assert_refused(f'{LOGGING}addr-db: {{sql: {{dsn: "{dsn}"}}}}',
+                                    '$.addr-db.sql', 'dsn')
+
+    def test_a_dsn_with_a_password_is_refused_and_not_repeated(self) -> None:
+        for dsn in ('postgresql://user:Pimpernel@host/d', 'postgresql://:Pimpernel@a,b/d',
+                    'postgresql://user@host/d?password=Pimpernel',
+                    'postgresql://host/d?sslmode=require&sslpassword=Pimpernel'):
+            with self.subTest(dsn=dsn):
+                content = f'{LOGGING}addr-db: {{sql: {{dsn: "{dsn}"}}}}'
+                self.assert_refused(content, 'PGPASSWORD', '$.addr-db.sql')
+                self.assertNotIn('Pimpernel', self.refusal(content))
+
+    def test_two_stores_are_refused(self) -> None:
+        self.assert_refused(LOGGING + 'addr-db: {memory: null, sql: {dsn: "sqlite:///a"}}',
+                            '`memory`', '`sql`', '$.addr-db')
 
     def test_a_key_with_a_line_break_is_told_in_one_line(self) -> None:
         self.assert_refused(SMALLEST + r'service: {"line\nbreak": 1}', 'service', 'unknown')

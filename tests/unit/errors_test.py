@@ -8,11 +8,12 @@ from typing import Final, NamedTuple
 from addrservice import errors
 from addrservice.errors import (
     AddressBookError, ConfigError, InvalidEntryError, InvalidInputError, InvalidJSONError,
-    NicknameTakenError, StartError, StoreUnavailableError, UnknownNicknameError, Violation,
+    NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
+    StoreError, StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError, Violation,
 )
 
 TREE_LINE: Final = re.compile(
-    r' {4}(?P<branch>[ │├└─]*)(?P<name>\w+)(?: \((?P<builtin>\w+)\))?(?: {2,}(?P<cause>.+))?')
+    r' {4}(?P<branch>[ │├└─]*)(?P<name>\w+)(?: \((?P<second_parent>\w+)\))?(?: {2,}(?P<cause>.+))?')
 
 VIOLATIONS: Final = [Violation('/name', 'must be a string'), Violation('', 'is wrong')]
 
@@ -24,9 +25,14 @@ EXAMPLES: Final[list[tuple[AddressBookError, str]]] = [
     (InvalidEntryError(VIOLATIONS), 'JSON Schema validation failed'),
     (UnknownNicknameError('raga'), "There is no entry 'raga'"),
     (NicknameTakenError('raga'), "There is an entry 'raga' already"),
+    (StoreError('The store is confused'), 'The store is confused'),
     (StoreUnavailableError('The store is asleep'), 'The store is asleep'),
+    (NothingDoneError('The store is busy'), 'The store is busy'),
+    (OutcomeUnknownError('The store is gone'), 'The store is gone'),
+    (StoreMisconfiguredError('The store knows nobody'), 'The store knows nobody'),
     (StartError('cannot listen'), 'cannot listen'),
     (ConfigError('a.yaml: no such key'), 'a.yaml: no such key'),
+    (NewerSchemaError('The tables are of version 9'), 'The tables are of version 9'),
 ]
 
 
@@ -35,7 +41,7 @@ class Node(NamedTuple):
 
     name: str
     parent: str | None
-    builtin: str | None
+    second_parent: str | None
     cause: str | None
 
 
@@ -48,7 +54,7 @@ def drawn_tree() -> list[Node]:
             depth = len(match['branch']) // 4
             path[depth:] = [match['name']]
             parent = path[depth - 1] if depth else None
-            nodes.append(Node(match['name'], parent, match['builtin'], match['cause']))
+            nodes.append(Node(match['name'], parent, match['second_parent'], match['cause']))
     return nodes
 
 
@@ -60,17 +66,16 @@ def error_classes() -> list[type[BaseException]]:
 
 def node_of(cls: type[BaseException]) -> Node:
     """A class as the drawing should show it."""
-    *house, last = cls.__bases__
     if cls is AddressBookError:
         return Node(cls.__name__, None, None, None)
-    builtin = last.__name__ if last.__module__ == 'builtins' else None
-    parent = house[0] if house else last
-    return Node(cls.__name__, parent.__name__, builtin, (cls.__doc__ or '').splitlines()[0])
+    parent, *others = (base.__name__ for base in cls.__bases__)
+    return Node(cls.__name__, parent, ', '.join(others) or None,
+                (cls.__doc__ or '').splitlines()[0])
 
 
 class ErrorTreeTest(unittest.TestCase):
     def test_the_docstring_draws_the_tree_that_the_code_has(self) -> None:
-        """Same classes in the same order, same parents in the house and among the built-ins."""
+        """Same classes in the same order, same parents, a second one in brackets."""
         self.assertEqual([node_of(cls) for cls in error_classes()], drawn_tree())
 
     def test_the_root_is_an_exception_and_no_special_one(self) -> None:

@@ -10,7 +10,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from addrservice.addressbook_db import InMemoryAddressBookDB, StoredEntry
-from addrservice.errors import InvalidEntryError, StoreUnavailableError, UnknownNicknameError
+from addrservice.errors import (
+    InvalidEntryError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
+    UnknownNicknameError,
+)
 from addrservice.service import AddressBookService, ServiceStatus
 from addrservice.tracing import AbstractTraceCollector, Span, collecting
 from addrservice.validation import serialise_entry
@@ -24,7 +27,7 @@ class WatchedStore(InMemoryAddressBookDB):
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_reach = True
+        self.trouble: StoreError | None = None
         self.events: list[str] = []
 
     async def start(self) -> None:
@@ -35,8 +38,8 @@ class WatchedStore(InMemoryAddressBookDB):
 
     async def ping(self) -> None:
         self.events.append('ping')
-        if not self.in_reach:
-            raise StoreUnavailableError('no route to the store')
+        if self.trouble is not None:
+            raise self.trouble
 
     async def pages(self, size: int = 1) -> AsyncGenerator[list[StoredEntry], None]:
         try:
@@ -123,27 +126,44 @@ class LifeTest(ServiceTestCase):
         self.assertEqual(address('namo'), await self.service.get_address(nickname))
 
     async def test_the_status_of_a_draining_service_does_not_depend_on_the_store(self) -> None:
-        self.store.in_reach = False
+        self.store.trouble = StoreUnavailableError('no route to the store')
         self.service.drain()
         with self.assertNoLogs(LOGGER):
             self.assertIs(False, (await self.service.status()).ready)
         self.assertEqual(['start'], self.store.events)
 
     async def test_it_is_not_ready_while_the_store_is_out_of_reach(self) -> None:
-        self.store.in_reach = False
+        self.store.trouble = StoreUnavailableError('no route to the store')
         with self.assertLogs(LOGGER, 'WARNING') as logs:
             status = await self.service.status()
         self.assertIs(False, status.ready)
-        self.assertEqual(['the store is out of reach: no route to the store'],
+        self.assertEqual(['the store cannot be used: no route to the store'],
                          [record.getMessage() for record in logs.records])
         self.assertEqual(['WARNING'], [record.levelname for record in logs.records])
 
+    async def test_the_same_trouble_is_told_once(self) -> None:
+        """And another one, or the same after an end, again."""
+        with self.assertLogs(LOGGER, 'INFO') as logs:
+            for trouble in (
+                StoreUnavailableError('no route'), StoreUnavailableError('no route'),
+                StoreMisconfiguredError('no such role'), StoreMisconfiguredError('no such role'),
+                None, None, StoreMisconfiguredError('no such role'),
+            ):
+                self.store.trouble = trouble
+                self.assertIs(trouble is None, (await self.service.status()).ready)
+        self.assertEqual([
+            ('WARNING', 'the store cannot be used: no route'),
+            ('ERROR', 'the store cannot be used: no such role'),
+            ('INFO', 'the store can be used again'),
+            ('ERROR', 'the store cannot be used: no such role'),
+        ], [(record.levelname, record.getMessage()) for record in logs.records])
+
     async def test_it_is_ready_again_when_the_store_is_back(self) -> None:
-        self.store.in_reach = False
+        self.store.trouble = StoreUnavailableError('no route to the store')
         with self.assertLogs(LOGGER, 'WARNING'):
             await self.service.status()
-        self.store.in_reach = True
-        with self.assertNoLogs(LOGGER):
+        self.store.trouble = None
+        with self.assertLogs(LOGGER, 'INFO'):
             self.assertIs(True, (await self.service.status()).ready)
 
     async def test_a_bug_in_the_store_is_not_taken_for_its_absence(self) -> None:

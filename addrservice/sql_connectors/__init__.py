@@ -1,0 +1,55 @@
+"""What ``SQLAddressBookDB`` needs of a SQL database, whichever it is.
+
+A connector runs one statement and turns what its driver raises into the error tree. Each driver
+has a module of its own, which is imported where the configuration names its database.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+Value = str | int
+Row = Iterable[Any]
+Rows = Sequence[Row]
+
+
+class SQLConnector(ABC):
+    """Connections to one database. Arguments stand as ``$1``, ``$2`` ... in a statement.
+
+    Every method but ``start`` and ``stop`` raises ``StoreError`` or one of its subclasses when the
+    database or its driver fails. An operation may be cancelled at any time; what was cancelled may
+    have been done nevertheless.
+
+    :cvar key_type: the SQL type of a text that sorts by code points
+    :cvar find_table: a statement that gives a row if there is a table named ``$1``
+    """
+
+    key_type: ClassVar[str]
+    find_table: ClassVar[str]
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Makes ready to connect; connections are made when they are needed.
+
+        :raises StartError: this database can never be used
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Closes all connections, in bounded time."""
+
+    @abstractmethod
+    async def read(self, statement: str, *arguments: Value) -> Rows:
+        """The rows that a statement gives which changes nothing."""
+
+    @abstractmethod
+    async def write(self, statement: str, *arguments: Value) -> Rows:
+        """Runs a statement and commits; gives the rows that it returns."""
+
+    @abstractmethod
+    async def run_exclusively(self, statements: Sequence[str]) -> None:
+        """Runs statements in one transaction, with no other of this kind at the same time."""
+
+    async def check(self, statement: str) -> None:
+        """Returns when the database can be used, as far as a reading statement can tell."""
+        await self.read(statement)

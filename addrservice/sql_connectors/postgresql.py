@@ -1,0 +1,210 @@
+"""PostgreSQL, through a pool of asyncpg."""
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from addrservice.config import POSTGRESQL_DSN, SQLSettings
+from addrservice.errors import (
+    NothingDoneError, OutcomeUnknownError, StoreError, StoreMisconfiguredError,
+    StoreUnavailableError,
+)
+from addrservice.sql_connectors import Rows, SQLConnector, Value
+
+DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+# Seconds that a host has to take a connection before the next one is tried beside it.
+HEAD_START: Final = 0.1
+
+# Seconds in which the server has to confirm that it gave up a statement; else it is silent.
+CONFIRMATION: Final = 0.5
+
+# Seconds that a stop waits for statements and connections to end.
+FAREWELL: Final = 2
+
+# Any number will do that every replica has: here "addr" in ASCII.
+LOCK: Final = 0x61646472
+
+# SQLSTATE, or its first two characters for all others of the class -> what became of a statement
+# (PostgreSQL documentation, Appendix A). A class that is not here is a bug.
+OUTCOMES: Final[dict[str, type[StoreError]]] = {
+    '08': OutcomeUnknownError,       # connection exception
+    '25006': NothingDoneError,       # read-only transaction: a primary no more
+    '26': StoreMisconfiguredError,   # no such prepared statement: PgBouncer and a statement cache
+    '28': StoreMisconfiguredError,   # credentials
+    '3D': StoreMisconfiguredError,   # no such database
+    '3F': StoreMisconfiguredError,   # no such schema
+    '40': NothingDoneError,          # rolled back: serialization failure, deadlock
+    '40003': OutcomeUnknownError,    # statement completion unknown
+    '42': StoreMisconfiguredError,   # no such table, no right to it
+    '53': StoreUnavailableError,     # insufficient resources
+    '55P03': NothingDoneError,       # lock not available
+    '57': OutcomeUnknownError,       # shut down or crashed meanwhile
+    '57014': StoreUnavailableError,  # cancelled
+    '57P03': NothingDoneError,       # starting or stopping
+}
+
+
+class PostgreSQLConnector(SQLConnector):
+    """A pool of connections to a PostgreSQL database, or to the one of several that will do."""
+
+    key_type = 'TEXT COLLATE "C"'
+    find_table = 'SELECT 1 WHERE to_regclass($1) IS NOT NULL'
+
+    def __init__(self, settings: SQLSettings) -> None:
+        self._settings = settings
+        self._connections: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        # Were min_size more than none, nobody could start while the server is down.
+        self._pool = await asyncpg.create_pool(
+            connect=self._connect, reset=_leave_as_it_is, min_size=0,
+            max_size=self._settings.pool_size, timeout=self._settings.connect_timeout,
+            statement_cache_size=self._settings.statement_cache_size,
+            server_settings=_server_settings(self._settings.dsn))
+
+    async def stop(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await self._pool.close()
+        except (TimeoutError, *DRIVER_ERRORS):
+            self._drop_connections()
+        await asyncio.gather(*self._releases)
+
+    async def read(self, statement: str, *arguments: Value) -> Rows:
+        async with self._connection() as connection:
+            return await connection.fetch(statement, *arguments)
+
+    write = read  # each statement is a transaction of its own
+
+    async def run_exclusively(self, statements: Sequence[str]) -> None:
+        async with self._connection() as connection:
+            # Read committed: what was done before the lock was ours must be seen.
+            async with connection.transaction(isolation='read_committed'):
+                await connection.execute(f'SELECT pg_advisory_xact_lock({LOCK})')
+                for statement in statements:
+                    await connection.execute(statement)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
+        """A connection of the pool; the driver's errors come out as the house's."""
+        try:
+            connection = await self._pool.acquire()
+        except DRIVER_ERRORS as error:
+            raise why_unconnected([error]) from None
+        try:
+            yield connection
+        except BaseException as error:
+            # Not awaited: a statement that was cancelled has to be given up by the server first.
+            self._in_background(self._release(connection))
+            if not isinstance(error, DRIVER_ERRORS):
+                raise
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                self._drop_connections()
+            raise why_failed(error) from None
+        await self._release(connection)
+
+    async def _release(self, connection: PoolConnectionProxy) -> None:
+        """Gives a connection back. Its operation is over: what fails here does not concern it."""
+        try:
+            await self._pool.release(connection, timeout=CONFIRMATION)
+        except TimeoutError:  # the server is silent, so all connections are as good as lost
+            self._drop_connections()
+        except DRIVER_ERRORS:  # lost at the end; the pool makes another one when it needs one
+            pass
+
+    def _in_background(self, release: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(release)
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    def _drop_connections(self) -> None:
+        for connection in list(self._connections):
+            connection.terminate()
+
+    async def _connect(self, *unused: Any, **options: Any) -> asyncpg.Connection:
+        """Connects to the first host that will do.
+
+        Each host has a head start on the next one, which is then tried beside it (as RFC 8305 has
+        it for addresses), so that a silent host takes no time from the others.
+        """
+        waiting = dsns(self._settings.dsn)
+        racing: set[asyncio.Task[asyncpg.Connection]] = set()
+        errors: list[BaseException] = []
+        try:
+            while waiting or racing:
+                if waiting:
+                    racing.add(asyncio.create_task(asyncpg.connect(waiting.pop(0), **options)))
+                done, _ = await asyncio.wait(racing, timeout=HEAD_START if waiting else None,
+                                             return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    racing.remove(task)
+                    if (error := task.exception()) is None:
+                        self._connections.add(task.result())
+                        return task.result()
+                    errors.append(error)
+        finally:
+            for task in racing:
+                task.cancel()
+                task.add_done_callback(_hang_up)
+        raise why_unconnected(errors)
+
+
+async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
+    """In place of asyncpg's reset, a round trip: no statement here leaves anything behind."""
+
+
+def _hang_up(task: 'asyncio.Task[asyncpg.Connection]') -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
+
+
+def _server_settings(dsn: str) -> dict[str, str]:
+    return {} if 'application_name=' in dsn else {'application_name': 'addrservice'}
+
+
+def dsns(dsn: str) -> list[str]:
+    """A DSN for each of the hosts that a DSN names."""
+    match = POSTGRESQL_DSN.fullmatch(dsn)
+    assert match is not None  # the settings were checked
+    return [match['before'] + host + match['after'] for host in match['hosts'].split(',')]
+
+
+def why_unconnected(errors: Iterable[BaseException]) -> StoreError:
+    """The error of the house for those of all hosts; nothing was done, in any case."""
+    reasons = [error if isinstance(error, StoreError) else why_failed(error) for error in errors]
+    message = '; '.join(dict.fromkeys(map(str, reasons)))
+    if all(isinstance(reason, StoreMisconfiguredError) for reason in reasons):
+        return StoreMisconfiguredError(message)
+    return NothingDoneError(message)
+
+
+def why_failed(error: BaseException) -> StoreError:
+    """The error of the house for one of the driver's, raised by a statement."""
+    return outcome(error)(_one_line(error))
+
+
+def outcome(error: BaseException) -> type[StoreError]:
+    """What an error of the driver means for the statement that met it."""
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or ''
+        return OUTCOMES.get(code) or OUTCOMES.get(code[:2]) or StoreError
+    if isinstance(error, OSError):
+        return OutcomeUnknownError
+    if isinstance(error, ValueError):  # from DSN and environment, or from an argument
+        configured = isinstance(error, asyncpg.ClientConfigurationError)
+        return StoreMisconfiguredError if configured else StoreError
+    return NothingDoneError
+
+
+def _one_line(error: BaseException) -> str:
+    """What an error says, without the details, for they quote values."""
+    text = str(error.args[0]) if isinstance(error, asyncpg.PostgresError) else str(error)
+    return ' '.join(text.split()) or type(error).__name__

@@ -1,0 +1,198 @@
+"""SQLite, embedded, through aiosqlite: one file, which several processes may use."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import aiosqlite
+
+from addrservice.config import SQLITE_DSN, SQLSettings
+from addrservice.errors import (
+    NothingDoneError, StartError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
+)
+from addrservice.sql_connectors import Rows, SQLConnector, Value
+
+OLDEST: Final = (3, 35)  # the first with RETURNING
+
+# A write-ahead log, so that readers and the writer do not wait for each other; and a commit that
+# is on the disk before it is acknowledged, on macOS too.
+SETTINGS: Final = 'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;'
+
+# Seconds that a stop waits for statements to end.
+FAREWELL: Final = 2
+
+# Primary result code -> what became of a statement (https://sqlite.org/rescode.html). One that is
+# not here is a bug.
+OUTCOMES: Final[dict[int, type[StoreError]]] = {
+    sqlite3.SQLITE_ERROR: StoreMisconfiguredError,  # no such table
+    sqlite3.SQLITE_PERM: StoreMisconfiguredError,
+    sqlite3.SQLITE_BUSY: NothingDoneError,
+    sqlite3.SQLITE_LOCKED: NothingDoneError,
+    sqlite3.SQLITE_NOMEM: StoreUnavailableError,
+    sqlite3.SQLITE_READONLY: StoreUnavailableError,
+    sqlite3.SQLITE_INTERRUPT: StoreUnavailableError,
+    sqlite3.SQLITE_IOERR: StoreUnavailableError,
+    sqlite3.SQLITE_CORRUPT: StoreMisconfiguredError,
+    sqlite3.SQLITE_FULL: StoreUnavailableError,
+    sqlite3.SQLITE_CANTOPEN: StoreUnavailableError,
+    sqlite3.SQLITE_PROTOCOL: NothingDoneError,      # too many wait for a lock
+    sqlite3.SQLITE_AUTH: StoreMisconfiguredError,
+    sqlite3.SQLITE_NOTADB: StoreMisconfiguredError,
+}
+
+
+class SQLiteConnector(SQLConnector):
+    """One connection that writes, for SQLite has one writer at a time, and some that read."""
+
+    key_type = 'TEXT'
+    find_table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = $1"
+
+    def __init__(self, settings: SQLSettings) -> None:
+        self._path = database_path(settings.dsn)
+        # Half of the deadline, so that there is time to try once more.
+        self._writer = _Connections(1, self._path, settings.deadline / 2)
+        self._readers = _Connections(settings.pool_size, self._path, settings.deadline / 2)
+        self._write_failed = False
+
+    async def start(self) -> None:
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise StartError(f'SQLite {OLDEST[0]}.{OLDEST[1]} or newer is needed; the one of this '
+                             f'Python is {sqlite3.sqlite_version}')
+
+    async def stop(self) -> None:
+        await self._readers.close()
+        await self._writer.close()
+
+    async def read(self, statement: str, *arguments: Value) -> Rows:
+        return await self._fetch(self._readers, statement, arguments)
+
+    async def write(self, statement: str, *arguments: Value) -> Rows:
+        try:
+            rows = await self._fetch(self._writer, statement, arguments)
+        except StoreUnavailableError as error:
+            self._write_failed = not isinstance(error, NothingDoneError)
+            raise
+        self._write_failed = False
+        return rows
+
+    async def run_exclusively(self, statements: Sequence[str]) -> None:
+        script = ';'.join(['BEGIN IMMEDIATE', *statements, 'COMMIT'])
+        async with self._errors_told(), self._writer.connection() as connection:
+            await connection.executescript(script)
+
+    async def check(self, statement: str) -> None:
+        if self._write_failed:  # a full disk can be read: only a write tells when it is mended
+            await self.write('PRAGMA user_version = 0')
+        await super().check(statement)
+
+    async def _fetch(
+        self, connections: '_Connections', statement: str, arguments: Sequence[Value]
+    ) -> Rows:
+        # To SQLite, $1 is the parameter with the name 1.
+        named = {str(number): value for number, value in enumerate(arguments, 1)}
+        async with self._errors_told(), connections.connection() as connection:
+            return list(await connection.execute_fetchall(statement, named))
+
+    @asynccontextmanager
+    async def _errors_told(self) -> AsyncIterator[None]:
+        """Lets the driver's errors out as the house's."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise outcome(error)(f'{self._path}: {_one_line(error)}') from None
+
+
+class _Connections:
+    """Some connections to a file, each with a thread of its own, made when they are needed.
+
+    A statement is handed to a thread only when that is free: one that waited in its queue would
+    be run even if it was cancelled meanwhile.
+    """
+
+    def __init__(self, size: int, path: Path, busy_timeout: float) -> None:
+        self._size = size
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._free: asyncio.LifoQueue[aiosqlite.Connection | None] = asyncio.LifoQueue()
+        for _ in range(size):
+            self._free.put_nowait(None)
+        self._replacements: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A connection for one operation. Where that fails, the next one gets a new one."""
+        connection = await self._free.get()
+        try:
+            if connection is None:
+                connection = await self._open()
+            yield connection
+        except BaseException:
+            # Not awaited: its thread may be still at work.
+            self._in_background(self._replace(connection))
+            raise
+        self._free.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Closes all of them, as soon as they have nothing to do."""
+        try:
+            async with asyncio.timeout(FAREWELL):
+                for _ in range(self._size):
+                    if (connection := await self._free.get()) is not None:
+                        await connection.close()
+        except TimeoutError:  # the disk hangs; the threads end when it does not any more
+            pass
+
+    async def _open(self) -> aiosqlite.Connection:
+        # SQLite would let everybody read a new file; what is in an address book is personal.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = await aiosqlite.connect(
+            self._path, timeout=self._busy_timeout, isolation_level=None)
+        try:
+            await connection.executescript(SETTINGS)
+        except BaseException:
+            self._in_background(connection.close())
+            raise
+        return connection
+
+    async def _replace(self, connection: aiosqlite.Connection | None) -> None:
+        try:
+            if connection is not None:
+                await connection.close()
+        finally:
+            self._free.put_nowait(None)
+
+    def _in_background(self, replacement: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(replacement)
+        self._replacements.add(task)
+        task.add_done_callback(self._replacements.discard)
+
+
+def database_path(dsn: str) -> Path:
+    """The file that a DSN names.
+
+    :raises StartError: it is in the home folder, and nobody knows where that is
+    """
+    match = SQLITE_DSN.fullmatch(dsn)
+    assert match is not None  # the settings were checked
+    path = unquote(match['path'])
+    try:
+        return Path(path.removeprefix('/') if path.startswith('/~/') else path).expanduser()
+    except RuntimeError as error:
+        raise StartError(f'{dsn}: {error}') from None
+
+
+def outcome(error: sqlite3.Error | OSError) -> type[StoreError]:
+    """What an error of the driver or the file system means for the statement that met it."""
+    if isinstance(error, OSError):
+        return StoreUnavailableError
+    return OUTCOMES.get(getattr(error, 'sqlite_errorcode', 0) & 0xFF, StoreError)
+
+
+def _one_line(error: sqlite3.Error | OSError) -> str:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return ' '.join((reason or str(error)).split())
