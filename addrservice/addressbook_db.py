@@ -47,8 +47,8 @@ SCHEMA: Final = (
     )
     """,
     'CREATE TABLE IF NOT EXISTS addresses_schema (version INTEGER NOT NULL)',
-    'INSERT INTO addresses_schema (version) '
-    'SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM addresses_schema)',
+    f'INSERT INTO addresses_schema (version) SELECT {SCHEMA_VERSION} '
+    'WHERE NOT EXISTS (SELECT 1 FROM addresses_schema)',
 )
 SELECT_SCHEMA_VERSION: Final = 'SELECT COALESCE(MAX(version), 0) FROM addresses_schema'
 INSERT: Final = (
@@ -344,10 +344,11 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         """Makes the tables unless they are there; once is enough."""
         if self._prepared:
             return
-        if await self._schema_version() < SCHEMA_VERSION:
+        version = await self._schema_version()
+        if version < SCHEMA_VERSION:
             await self._connector.run_exclusively(
                 [statement.format(key_type=self._connector.key_type) for statement in SCHEMA])
-        version = await self._schema_version()
+            version = await self._schema_version()  # perhaps made by another one, and newer
         if version > SCHEMA_VERSION:
             raise NewerSchemaError(f'the tables are of version {version}, of a newer service; '
                                    f'this one knows them up to version {SCHEMA_VERSION}')

@@ -139,6 +139,14 @@ class ImportsTest(unittest.TestCase):
                  if any(imported.split('.')[0] == 'tornado' for imported in imports(tree))}
         self.assertEqual(WEB, users)
 
+    def test_a_driver_is_imported_only_where_the_configuration_names_its_database(self) -> None:
+        """So that each costs nobody else anything, and can be left out of an installation."""
+        code = ('import sys; from addrservice import server; '
+                'print(*{"asyncpg", "aiosqlite"} & sys.modules.keys())')
+        done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True,
+                              capture_output=True, timeout=60, check=True)
+        self.assertEqual('', done.stdout.strip())
+
     def test_errors_tracing_and_logs_import_nothing_of_the_house(self) -> None:
         for name in INDEPENDENT:
             with self.subTest(module=name):
