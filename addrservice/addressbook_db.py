@@ -336,7 +336,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         try:
             async with asyncio.timeout(self._check_deadline):
                 await self._prepare()
-                await self._connector.check(SELECT_SCHEMA_VERSION)
+                await self._connector.check(SELECT_FIRST_PAGE, 0)
         except TimeoutError:
             raise _no_answer(self._check_deadline) from None
 

@@ -77,20 +77,25 @@ class AddressBookService:
         return ServiceStatus(in_reach and self._accepting, self.uptime_millis())
 
     async def _store_in_reach(self) -> bool:
-        """Asks the store; logs what has changed, so that no trouble is told twice."""
         try:
             await self._db.ping()
         except StoreError as error:
-            if self._trouble != (trouble := str(error)):
-                misconfigured = isinstance(error, StoreMisconfiguredError)
-                self._logger.log(logging.ERROR if misconfigured else logging.WARNING,
-                                 'the store cannot be used: %s', trouble)
-                self._trouble = trouble
+            self._tell_of(error)
             return False
         if self._trouble is not None:
             self._logger.info('the store can be used again')
             self._trouble = None
         return True
+
+    def _tell_of(self, error: StoreError) -> None:
+        """Logs trouble with the store once: it is asked again and again while that lasts."""
+        if isinstance(error, StoreMisconfiguredError):
+            level, trouble = logging.ERROR, str(error)
+        else:
+            level, trouble = logging.WARNING, ''  # out of reach in one way or another
+        if self._trouble != trouble:
+            self._logger.log(level, 'the store cannot be used: %s', error)
+            self._trouble = trouble
 
     @trace()
     async def post_address(self, addr: Entry) -> str:

@@ -50,6 +50,6 @@ class SQLConnector(ABC):
     async def run_exclusively(self, statements: Sequence[str]) -> None:
         """Runs statements in one transaction, with no other of this kind at the same time."""
 
-    async def check(self, statement: str) -> None:
+    async def check(self, statement: str, *arguments: Value) -> None:
         """Returns when the database can be used, as far as a reading statement can tell."""
-        await self.read(statement)
+        await self.read(statement, *arguments)

@@ -3,8 +3,8 @@
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -18,6 +18,8 @@ from addrservice.sql_connectors import Rows, SQLConnector, Value
 
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+T = TypeVar('T')
 
 # Seconds that a host has to take a connection before the next one is tried beside it.
 HEAD_START: Final = 0.1
@@ -60,7 +62,9 @@ class PostgreSQLConnector(SQLConnector):
     def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings
         self._connections: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
-        self._releases: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[asyncpg.Connection]] = set()
+        self._unclaimed: set[asyncio.Task[asyncpg.Connection]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         # Were min_size more than none, nobody could start while the server is down.
@@ -71,12 +75,13 @@ class PostgreSQLConnector(SQLConnector):
             server_settings=_server_settings(self._settings.dsn))
 
     async def stop(self) -> None:
-        try:
+        with suppress(TimeoutError, *DRIVER_ERRORS):  # then the pool has ended it the hard way
             async with asyncio.timeout(FAREWELL):
                 await self._pool.close()
-        except (TimeoutError, *DRIVER_ERRORS):
-            self._drop_connections()
-        await asyncio.gather(*self._releases)
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.gather(*self._connecting, *self._releasing, return_exceptions=True)
+        self._drop_connections()  # also those that nobody waited for
 
     async def read(self, statement: str, *arguments: Value) -> Rows:
         async with self._connection() as connection:
@@ -103,7 +108,7 @@ class PostgreSQLConnector(SQLConnector):
             yield connection
         except BaseException as error:
             # Not awaited: a statement that was cancelled has to be given up by the server first.
-            self._in_background(self._release(connection))
+            _start(self._release(connection), self._releasing)
             if not isinstance(error, DRIVER_ERRORS):
                 raise
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
@@ -120,16 +125,25 @@ class PostgreSQLConnector(SQLConnector):
         except DRIVER_ERRORS:  # lost at the end; the pool makes another one when it needs one
             pass
 
-    def _in_background(self, release: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(release)
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
-
     def _drop_connections(self) -> None:
         for connection in list(self._connections):
             connection.terminate()
 
     async def _connect(self, *unused: Any, **options: Any) -> asyncpg.Connection:
+        """A new connection, which whoever asks next gets if this one is given up.
+
+        To connect may take longer than an operation may: it would never be done.
+        """
+        self._unclaimed = set(filter(_may_succeed, self._unclaimed))
+        attempt = (self._unclaimed.pop() if self._unclaimed
+                   else _start(self._connect_to_any_host(**options), self._connecting))
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            self._unclaimed.add(attempt)
+            raise
+
+    async def _connect_to_any_host(self, **options: Any) -> asyncpg.Connection:
         """Connects to the first host that will do.
 
         Each host has a head start on the next one, which is then tried beside it (as RFC 8305 has
@@ -141,7 +155,7 @@ class PostgreSQLConnector(SQLConnector):
         try:
             while waiting or racing:
                 if waiting:
-                    racing.add(asyncio.create_task(asyncpg.connect(waiting.pop(0), **options)))
+                    racing.add(_start(asyncpg.connect(waiting.pop(0), **options), self._connecting))
                 done, _ = await asyncio.wait(racing, timeout=HEAD_START if waiting else None,
                                              return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -151,10 +165,25 @@ class PostgreSQLConnector(SQLConnector):
                         return task.result()
                     errors.append(error)
         finally:
-            for task in racing:
-                task.cancel()
+            for task in racing:  # not cancelled: asyncpg may complain of that in the log
                 task.add_done_callback(_hang_up)
         raise why_unconnected(errors)
+
+
+def _start(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+    """Starts a task, which is among the tasks while it runs."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+def _may_succeed(attempt: 'asyncio.Task[asyncpg.Connection]') -> bool:
+    """Whether it is under way, or has made a connection that is there still."""
+    if not attempt.done():
+        return True
+    failed = attempt.cancelled() or attempt.exception() is not None
+    return not failed and not attempt.result().is_closed()
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
@@ -206,5 +235,7 @@ def outcome(error: BaseException) -> type[StoreError]:
 
 def _one_line(error: BaseException) -> str:
     """What an error says, without the details, for they quote values."""
+    if isinstance(error, TimeoutError):
+        return 'no answer in time'
     text = str(error.args[0]) if isinstance(error, asyncpg.PostgresError) else str(error)
     return ' '.join(text.split()) or type(error).__name__

@@ -85,10 +85,10 @@ class SQLiteConnector(SQLConnector):
         async with self._errors_told(), self._writer.connection() as connection:
             await connection.executescript(script)
 
-    async def check(self, statement: str) -> None:
+    async def check(self, statement: str, *arguments: Value) -> None:
         if self._write_failed:  # a full disk can be read: only a write tells when it is mended
             await self.write('PRAGMA user_version = 0')
-        await super().check(statement)
+        await super().check(statement, *arguments)
 
     async def _fetch(
         self, connections: '_Connections', statement: str, arguments: Sequence[Value]
