@@ -3,10 +3,10 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
 import aiosqlite
@@ -118,58 +118,52 @@ class _Connections:
         self._size = size
         self._path = path
         self._busy_timeout = busy_timeout
-        self._free: asyncio.LifoQueue[aiosqlite.Connection | None] = asyncio.LifoQueue()
-        for _ in range(size):
-            self._free.put_nowait(None)
-        self._replacements: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(size)  # fair, which a queue of connections is not
+        self._idle: list[aiosqlite.Connection] = []
+        self._dropping: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[aiosqlite.Connection]:
         """A connection for one operation. Where that fails, the next one gets a new one."""
-        connection = await self._free.get()
+        await self._turns.acquire()
+        connection: aiosqlite.Connection | None = None
         try:
-            if connection is None:
+            if self._idle:
+                connection = self._idle.pop()
+            else:
                 connection = await self._open()
+                await connection.executescript(SETTINGS)
             yield connection
         except BaseException:
             # Not awaited: its thread may be still at work.
-            self._in_background(self._replace(connection))
+            task = asyncio.create_task(self._drop(connection))
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
             raise
-        self._free.put_nowait(connection)
+        self._idle.append(connection)
+        self._turns.release()
 
     async def close(self) -> None:
         """Closes all of them, as soon as they have nothing to do."""
-        try:
+        with suppress(TimeoutError):  # the disk hangs, and the threads with it
             async with asyncio.timeout(FAREWELL):
                 for _ in range(self._size):
-                    if (connection := await self._free.get()) is not None:
-                        await connection.close()
-        except TimeoutError:  # the disk hangs; the threads end when it does not any more
-            pass
+                    await self._turns.acquire()
+                while self._idle:
+                    await self._idle.pop().close()
 
     async def _open(self) -> aiosqlite.Connection:
         # SQLite would let everybody read a new file; what is in an address book is personal.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = await aiosqlite.connect(
+        return await aiosqlite.connect(
             self._path, timeout=self._busy_timeout, isolation_level=None)
-        try:
-            await connection.executescript(SETTINGS)
-        except BaseException:
-            self._in_background(connection.close())
-            raise
-        return connection
 
-    async def _replace(self, connection: aiosqlite.Connection | None) -> None:
+    async def _drop(self, connection: aiosqlite.Connection | None) -> None:
         try:
             if connection is not None:
                 await connection.close()
         finally:
-            self._free.put_nowait(None)
-
-    def _in_background(self, replacement: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(replacement)
-        self._replacements.add(task)
-        task.add_done_callback(self._replacements.discard)
+            self._turns.release()
 
 
 def database_path(dsn: str) -> Path:
