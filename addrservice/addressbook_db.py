@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count, islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 import uuid_utils
@@ -25,9 +25,14 @@ from addrservice.errors import (
 from addrservice.sql_connectors import Row, Rows, SQLConnector, Value
 from addrservice.validation import Entry, serialise_entry
 
+T = TypeVar('T')
+
 PAGE_SIZE: Final = 100
 
-# Seconds before an operation that did nothing is tried again.
+# What is tried again, and after how many seconds. A write is not where nobody knows whether it was
+# done: done again, it would undo what somebody else wrote meanwhile.
+READ_AGAIN: Final = (NothingDoneError, OutcomeUnknownError)
+WRITE_AGAIN: Final = (NothingDoneError,)
 RETRY_PAUSE: Final = 0.05
 
 # Seconds that a ping waits for an answer, and that an answer is good for.
@@ -270,11 +275,12 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         ):
             self._checked = time.monotonic()
             self._checking = asyncio.create_task(self._check())
+            self._checking.add_done_callback(_hear)
         try:
             async with asyncio.timeout(PING_DEADLINE):
                 await asyncio.shield(self._checking)
         except TimeoutError:
-            raise _no_answer(PING_DEADLINE) from None
+            raise OutcomeUnknownError('no answer in time') from None
 
     async def delete_address(self, nickname: str) -> None:
         if not await self._write(DELETE, _key(nickname)):
@@ -305,45 +311,45 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             raise UnknownNicknameError(nickname)
 
     async def _read(self, statement: str, *arguments: Value) -> Rows:
-        return await self._run(self._connector.read, (NothingDoneError, OutcomeUnknownError),
-                               statement, *arguments)
+        return await self._in_time(
+            self._deadline, READ_AGAIN, self._run, self._connector.read, statement, *arguments)
 
     async def _write(self, statement: str, *arguments: Value) -> Rows:
-        # Not where the outcome is unknown: what somebody else wrote meanwhile would be lost.
-        return await self._run(self._connector.write, (NothingDoneError,), statement, *arguments)
-
-    async def _run(
-        self,
-        run: Callable[..., Awaitable[Rows]],
-        repeatable: tuple[type[StoreError], ...],
-        statement: str,
-        *arguments: Value,
-    ) -> Rows:
-        """Runs a statement within the deadline, and once more after an error that allows it."""
-        try:
-            async with asyncio.timeout(self._deadline):
-                try:
-                    await self._prepare()
-                    return await run(statement, *arguments)
-                except repeatable:
-                    await asyncio.sleep(RETRY_PAUSE)
-                    await self._prepare()
-                    return await run(statement, *arguments)
-        except TimeoutError:
-            raise _no_answer(self._deadline) from None
+        return await self._in_time(
+            self._deadline, WRITE_AGAIN, self._run, self._connector.write, statement, *arguments)
 
     async def _check(self) -> None:
+        await self._in_time(
+            self._check_deadline, READ_AGAIN, self._run, self._connector.check,
+            SELECT_FIRST_PAGE, 0)
+
+    async def _in_time(
+        self,
+        deadline: float,
+        again: tuple[type[StoreError], ...],
+        work: Callable[..., Awaitable[T]],
+        *arguments: Any,
+    ) -> T:
+        """Does some work within a deadline, and once more after an error that allows it."""
         try:
-            async with asyncio.timeout(self._check_deadline):
-                await self._prepare()
-                await self._connector.check(SELECT_FIRST_PAGE, 0)
+            async with asyncio.timeout(deadline):
+                try:
+                    return await work(*arguments)
+                except again:
+                    await asyncio.sleep(RETRY_PAUSE)
+                    return await work(*arguments)
         except TimeoutError:
-            raise _no_answer(self._check_deadline) from None
+            raise OutcomeUnknownError('no answer in time') from None
+
+    async def _run(
+        self, run: Callable[..., Awaitable[T]], statement: str, *arguments: Value
+    ) -> T:
+        if not self._prepared:
+            await self._prepare()
+        return await run(statement, *arguments)
 
     async def _prepare(self) -> None:
-        """Makes the tables unless they are there; once is enough."""
-        if self._prepared:
-            return
+        """Makes the tables unless they are there; that they are is asked once."""
         version = await self._schema_version()
         if version < SCHEMA_VERSION:
             await self._connector.run_exclusively(
@@ -373,8 +379,10 @@ def _entry(row: Row) -> StoredEntry:
     return StoredEntry(nickname, document.encode(), version)
 
 
-def _no_answer(seconds: float) -> OutcomeUnknownError:
-    return OutcomeUnknownError(f'no answer within {seconds:g} s')
+def _hear(task: 'asyncio.Task[None]') -> None:
+    """Takes note of an error, or asyncio complains that nobody did."""
+    if not task.cancelled():
+        task.exception()
 
 
 def create_addressbook_db(settings: StoreSettings) -> AbstractAddressBookDB:

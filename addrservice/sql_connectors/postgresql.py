@@ -171,10 +171,15 @@ class PostgreSQLConnector(SQLConnector):
 
 
 def _start(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
-    """Starts a task, which is among the tasks while it runs."""
+    """Starts a task, which is among the tasks while it runs, and may fail unheard."""
+    def end(task: asyncio.Task[T]) -> None:
+        tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
     task = asyncio.create_task(work)
     tasks.add(task)
-    task.add_done_callback(tasks.discard)
+    task.add_done_callback(end)
     return task
 
 

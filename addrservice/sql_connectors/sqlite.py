@@ -75,7 +75,7 @@ class SQLiteConnector(SQLConnector):
         try:
             rows = await self._fetch(self._writer, statement, arguments)
         except StoreUnavailableError as error:
-            self._write_failed = not isinstance(error, NothingDoneError)
+            self._write_failed |= not isinstance(error, NothingDoneError)
             raise
         self._write_failed = False
         return rows
@@ -153,8 +153,11 @@ class _Connections:
                     await self._idle.pop().close()
 
     async def _open(self) -> aiosqlite.Connection:
-        # SQLite would let everybody read a new file; what is in an address book is personal.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite would let everybody read a new file; what is in an address book is personal. One
+        # that is there must not be opened here: to close it would free the locks that SQLite has
+        # on it (https://sqlite.org/howtocorrupt.html, 2.2).
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         return await aiosqlite.connect(
             self._path, timeout=self._busy_timeout, isolation_level=None)
 
