@@ -81,7 +81,7 @@ class SQLSettings(_Section, frozen=True):
 
     dsn: Text
     deadline: Timeout = 1
-    connect_timeout: Timeout = 2
+    connect_timeout: Timeout = 1
     pool_size: Size = 10
     statement_cache_size: Annotated[int, msgspec.Meta(ge=0)] = 100
 

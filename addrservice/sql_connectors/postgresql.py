@@ -1,8 +1,7 @@
 """PostgreSQL, through a pool of asyncpg."""
 
 import asyncio
-import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -61,16 +60,18 @@ class PostgreSQLConnector(SQLConnector):
 
     def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings
-        self._connections: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        self._dsns = dsns(settings.dsn)
         self._connecting: set[asyncio.Task[asyncpg.Connection]] = set()
         self._unclaimed: set[asyncio.Task[asyncpg.Connection]] = set()
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        # Were min_size more than none, nobody could start while the server is down.
+        # Were min_size more than none, nobody could start while the server is down. The command
+        # timeout is for what asyncpg does on its own, as to close a connection that fell silent.
         self._pool = await asyncpg.create_pool(
             connect=self._connect, reset=_leave_as_it_is, min_size=0,
             max_size=self._settings.pool_size, timeout=self._settings.connect_timeout,
+            command_timeout=self._settings.deadline + CONFIRMATION,
             statement_cache_size=self._settings.statement_cache_size,
             server_settings=_server_settings(self._settings.dsn))
 
@@ -78,10 +79,9 @@ class PostgreSQLConnector(SQLConnector):
         with suppress(TimeoutError, *DRIVER_ERRORS):  # then the pool has ended it the hard way
             async with asyncio.timeout(FAREWELL):
                 await self._pool.close()
-        for task in self._connecting:
-            task.cancel()
+        for attempt in self._connecting:
+            attempt.cancel()
         await asyncio.gather(*self._connecting, *self._releasing, return_exceptions=True)
-        self._drop_connections()  # also those that nobody waited for
 
     async def read(self, statement: str, *arguments: Value) -> Rows:
         async with self._connection() as connection:
@@ -112,7 +112,7 @@ class PostgreSQLConnector(SQLConnector):
             if not isinstance(error, DRIVER_ERRORS):
                 raise
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                self._drop_connections()
+                await self._pool.expire_connections()
             raise why_failed(error) from None
         await self._release(connection)
 
@@ -121,53 +121,54 @@ class PostgreSQLConnector(SQLConnector):
         try:
             await self._pool.release(connection, timeout=CONFIRMATION)
         except TimeoutError:  # the server is silent, so all connections are as good as lost
-            self._drop_connections()
+            await self._pool.expire_connections()
         except DRIVER_ERRORS:  # lost at the end; the pool makes another one when it needs one
             pass
 
-    def _drop_connections(self) -> None:
-        for connection in list(self._connections):
-            connection.terminate()
-
     async def _connect(self, *unused: Any, **options: Any) -> asyncpg.Connection:
-        """A new connection, which whoever asks next gets if this one is given up.
-
-        To connect may take longer than an operation may: it would never be done.
-        """
-        self._unclaimed = set(filter(_may_succeed, self._unclaimed))
-        attempt = (self._unclaimed.pop() if self._unclaimed
-                   else _start(self._connect_to_any_host(**options), self._connecting))
-        try:
-            return await asyncio.shield(attempt)
-        except asyncio.CancelledError:
-            self._unclaimed.add(attempt)
-            raise
-
-    async def _connect_to_any_host(self, **options: Any) -> asyncpg.Connection:
         """Connects to the first host that will do.
 
-        Each host has a head start on the next one, which is then tried beside it (as RFC 8305 has
-        it for addresses), so that a silent host takes no time from the others.
+        Each attempt has a head start on the next one, which is then made beside it (as RFC 8305
+        has it for addresses), so that a silent host takes no time from the others.
         """
-        waiting = dsns(self._settings.dsn)
+        attempts = self._attempts(options)
         racing: set[asyncio.Task[asyncpg.Connection]] = set()
         errors: list[BaseException] = []
         try:
-            while waiting or racing:
-                if waiting:
-                    racing.add(_start(asyncpg.connect(waiting.pop(0), **options), self._connecting))
-                done, _ = await asyncio.wait(racing, timeout=HEAD_START if waiting else None,
-                                             return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    racing.remove(task)
-                    if (error := task.exception()) is None:
-                        self._connections.add(task.result())
-                        return task.result()
-                    errors.append(error)
+            while (attempt := next(attempts, None)) or racing:
+                racing |= {attempt} if attempt else set()
+                done, racing = await asyncio.wait(racing, timeout=HEAD_START if attempt else None,
+                                                  return_when=asyncio.FIRST_COMPLETED)
+                winner, *_ = [*filter(_has_succeeded, done), None]
+                if winner:
+                    racing |= done - {winner}
+                    return winner.result()
+                errors += [error for task in done if (error := task.exception())]
+        except asyncio.CancelledError:
+            self._unclaimed |= {attempt for attempt in racing if not attempt.done()}
+            raise
         finally:
-            for task in racing:  # not cancelled: asyncpg may complain of that in the log
-                task.add_done_callback(_hang_up)
+            for attempt in racing - self._unclaimed:
+                attempt.add_done_callback(_hang_up)
         raise why_unconnected(errors)
+
+    def _attempts(self, options: dict[str, Any]) -> Iterator['asyncio.Task[asyncpg.Connection]']:
+        """Attempts to connect: one that an operation has given up waiting for, then new ones.
+
+        None is cancelled: where many operations are given up at the same time, each new one would
+        begin with an attempt that comes to nothing, and asyncpg complains of it in the log.
+        """
+        if self._unclaimed:
+            yield self._unclaimed.pop()
+        for dsn in self._dsns:
+            attempt = _start(asyncpg.connect(dsn, **options), self._connecting)
+            attempt.add_done_callback(self._end_unclaimed)
+            yield attempt
+
+    def _end_unclaimed(self, attempt: 'asyncio.Task[asyncpg.Connection]') -> None:
+        if attempt in self._unclaimed:
+            self._unclaimed.remove(attempt)
+            _hang_up(attempt)
 
 
 def _start(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
@@ -183,21 +184,17 @@ def _start(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio
     return task
 
 
-def _may_succeed(attempt: 'asyncio.Task[asyncpg.Connection]') -> bool:
-    """Whether it is under way, or has made a connection that is there still."""
-    if not attempt.done():
-        return True
-    failed = attempt.cancelled() or attempt.exception() is not None
-    return not failed and not attempt.result().is_closed()
+def _has_succeeded(attempt: 'asyncio.Task[asyncpg.Connection]') -> bool:
+    return not attempt.cancelled() and attempt.exception() is None
+
+
+def _hang_up(attempt: 'asyncio.Task[asyncpg.Connection]') -> None:
+    if _has_succeeded(attempt):
+        attempt.result().terminate()
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
     """In place of asyncpg's reset, a round trip: no statement here leaves anything behind."""
-
-
-def _hang_up(task: 'asyncio.Task[asyncpg.Connection]') -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().terminate()
 
 
 def _server_settings(dsn: str) -> dict[str, str]:

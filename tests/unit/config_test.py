@@ -97,7 +97,7 @@ class AcceptedTest(ConfigTestCase):
         """Times in seconds."""
         sql = self.load(LOGGING + 'addr-db: {sql: {dsn: "sqlite:///a.db"}}').addr_db.sql
         self.assertEqual(
-            SQLSettings(dsn='sqlite:///a.db', deadline=1, connect_timeout=2, pool_size=10,
+            SQLSettings(dsn='sqlite:///a.db', deadline=1, connect_timeout=1, pool_size=10,
                         statement_cache_size=100), sql)
 
     def test_every_key_of_a_database_can_be_set(self) -> None:
