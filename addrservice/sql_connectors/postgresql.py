@@ -66,12 +66,10 @@ class PostgreSQLConnector(SQLConnector):
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        # Were min_size more than none, nobody could start while the server is down. The command
-        # timeout is for what asyncpg does on its own, as to close a connection that fell silent.
+        # Were min_size more than none, nobody could start while the server is down.
         self._pool = await asyncpg.create_pool(
             connect=self._connect, reset=_leave_as_it_is, min_size=0,
             max_size=self._settings.pool_size, timeout=self._settings.connect_timeout,
-            command_timeout=self._settings.deadline + CONFIRMATION,
             statement_cache_size=self._settings.statement_cache_size,
             server_settings=_server_settings(self._settings.dsn))
 
@@ -108,22 +106,25 @@ class PostgreSQLConnector(SQLConnector):
             yield connection
         except BaseException as error:
             # Not awaited: a statement that was cancelled has to be given up by the server first.
-            _start(self._release(connection), self._releasing)
-            if not isinstance(error, DRIVER_ERRORS):
-                raise
-            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                await self._pool.expire_connections()
-            raise why_failed(error) from None
+            no_primary = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+            _start(self._release(connection, stale=no_primary), self._releasing)
+            if isinstance(error, DRIVER_ERRORS):
+                raise why_failed(error) from None
+            raise
         await self._release(connection)
 
-    async def _release(self, connection: PoolConnectionProxy) -> None:
-        """Gives a connection back. Its operation is over: what fails here does not concern it."""
-        try:
-            await self._pool.release(connection, timeout=CONFIRMATION)
-        except TimeoutError:  # the server is silent, so all connections are as good as lost
-            await self._pool.expire_connections()
-        except DRIVER_ERRORS:  # lost at the end; the pool makes another one when it needs one
-            pass
+    async def _release(self, connection: PoolConnectionProxy, stale: bool = False) -> None:
+        """Gives a connection back. Its operation is over: what fails here does not concern it.
+
+        :param stale: whether to end those that nobody uses, for their server is the wrong one
+        """
+        with suppress(*DRIVER_ERRORS):
+            try:
+                await self._pool.release(connection, timeout=CONFIRMATION)
+            except TimeoutError:  # the server is silent
+                stale = True
+            while stale and self._pool.get_idle_size():
+                (await self._pool.acquire()).terminate()
 
     async def _connect(self, *unused: Any, **options: Any) -> asyncpg.Connection:
         """Connects to the first host that will do.

@@ -1,19 +1,572 @@
-"""The SQLite connector: the contract of all stores on a real file."""
+"""The SQLite connector on real files: what errors mean, and what happens when there is trouble."""
 
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
 import tempfile
+import threading
 import unittest
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+from unittest import mock
 
 from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
 from addrservice.config import SQLSettings, StoreSettings
-from tests.addressbook_db_contract import AddressBookDBContract
+from addrservice.errors import (
+    NothingDoneError, StartError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
+)
+from addrservice.sql_connectors.sqlite import SQLiteConnector, database_path, outcome
+from tests.addressbook_db_contract import AddressBookDBContract, entry_named
+from tests.support import DEADLINE, ROOT, wait_until
+
+# What each primary result code means for a statement that met it; see
+# https://sqlite.org/rescode.html.
+DECISIONS: Final = {
+    StoreError: 'INTERNAL ABORT NOTFOUND EMPTY SCHEMA TOOBIG CONSTRAINT MISMATCH MISUSE NOLFS '
+                'FORMAT RANGE',
+    StoreUnavailableError: 'NOMEM READONLY INTERRUPT IOERR FULL CANTOPEN',
+    NothingDoneError: 'BUSY LOCKED PROTOCOL',
+    StoreMisconfiguredError: 'ERROR PERM CORRUPT AUTH NOTADB',
+}
+MEANINGS: Final = {f'SQLITE_{name}': meaning
+                   for meaning, names in DECISIONS.items() for name in names.split()}
+
+# Not errors of a statement: other results, and numbers for other purposes.
+OTHERS: Final = {f'SQLITE_{name}' for name in (
+    'OK NOTICE WARNING ROW DONE '
+    'CREATE_INDEX CREATE_TABLE CREATE_TEMP_INDEX CREATE_TEMP_TABLE CREATE_TEMP_TRIGGER '
+    'CREATE_TEMP_VIEW CREATE_TRIGGER CREATE_VIEW CREATE_VTABLE DROP_INDEX DROP_TABLE '
+    'DROP_TEMP_INDEX DROP_TEMP_TABLE DROP_TEMP_TRIGGER DROP_TEMP_VIEW DROP_TRIGGER DROP_VIEW '
+    'DROP_VTABLE ALTER_TABLE ANALYZE ATTACH DETACH DELETE INSERT UPDATE SELECT READ PRAGMA '
+    'TRANSACTION SAVEPOINT REINDEX FUNCTION RECURSIVE DENY IGNORE').split()}
+
+# What another process does that takes the file for itself, which it can if nobody uses it.
+TAKER: Final = '''
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=0)
+try:
+    print(connection.execute('PRAGMA journal_mode = DELETE').fetchone()[0])
+except sqlite3.OperationalError as error:
+    print(error)
+connection.close()
+'''
+
+# What another process does at the same time as its like: it prepares one file after the other.
+STARTER: Final = '''
+import asyncio, sys
+from addrservice.addressbook_db import create_addressbook_db
+from addrservice.config import SQLSettings, StoreSettings
+
+async def prepare(dsn):
+    store = create_addressbook_db(StoreSettings(sql=SQLSettings(dsn)))
+    await store.start()
+    await store.create_address({'name': 'x'})
+    await store.stop()
+
+for dsn in sys.argv[1:]:
+    print('ready', flush=True)
+    sys.stdin.readline()
+    asyncio.run(prepare(dsn))
+'''
+
+
+def result_codes() -> dict[str, int]:
+    """The numbers that the driver has names for, without those that belong to a setting."""
+    return {name: value for name, value in vars(sqlite3).items()
+            if name.startswith('SQLITE_') and not name.startswith(('SQLITE_LIMIT', 'SQLITE_DBCON'))}
+
+
+def error_with(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError('no')
+    error.sqlite_errorcode = code
+    return error
+
+
+def dsn_of(path: Path) -> str:
+    """The DSN of a file."""
+    return path.as_uri().replace('file:', 'sqlite:')
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """This process can write into no file. Nor can it print, so whoever is in here fails mutely."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """This process has the rights of everybody, for root may open any file."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+async def let_all_run(turns: int = 5) -> None:
+    """Gives every task that can go on its turns."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 class SQLiteAddressBookDBTest(AddressBookDBContract, unittest.IsolatedAsyncioTestCase):
-    """The store in one file."""
+    """The contract of all stores, kept in one file."""
 
     async def make_store(self) -> AbstractAddressBookDB:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        dsn = Path(folder.name, 'addressbook.db').as_uri().replace('file:', 'sqlite:')
-        return create_addressbook_db(StoreSettings(sql=SQLSettings(dsn)))
+        self.settings = StoreSettings(sql=SQLSettings(dsn_of(Path(folder.name, 'addressbook.db'))))
+        return create_addressbook_db(self.settings)
+
+    async def test_two_stores_on_one_file_see_what_the_other_one_wrote(self) -> None:
+        other = create_addressbook_db(self.settings)
+        await other.start()
+        self.addAsyncCleanup(other.stop)
+        for number in range(10):
+            await self.store.create_address(entry_named(f'{number}'), 'pm')
+            self.assertEqual(entry_named(f'{number}'), await other.read_address('pm'))
+            await other.update_address('pm', entry_named(f'{number}, again'))
+            self.assertEqual(entry_named(f'{number}, again'), await self.store.read_address('pm'))
+            await other.delete_address('pm')
+            self.assertEqual({}, await self.store.read_all_addresses())
+
+
+class MappingTest(unittest.TestCase):
+    """Each error of the driver has its place in the tree."""
+
+    def test_it_is_decided_what_each_primary_result_code_means(self) -> None:
+        primary = {name for name, value in result_codes().items() if value < 256}
+        self.assertEqual(set(), primary - MEANINGS.keys() - OTHERS)
+        self.assertEqual(set(), MEANINGS.keys() - primary)
+
+    def test_each_result_code_means_what_was_decided(self) -> None:
+        """An extended one means the same as its primary one, whose name its own begins with."""
+        for name, value in result_codes().items():
+            for primary, meaning in MEANINGS.items():
+                if name == primary or value > 255 and name.startswith(f'{primary}_'):
+                    with self.subTest(name=name):
+                        self.assertIs(meaning, outcome(error_with(value)))
+
+    def test_an_error_without_a_code_is_one_that_nobody_foresaw(self) -> None:
+        self.assertIs(StoreError, outcome(sqlite3.ProgrammingError('Cannot operate on a closed')))
+
+    def test_an_error_of_the_file_system_is_trouble_that_may_pass(self) -> None:
+        for error in (FileNotFoundError(), PermissionError(), IsADirectoryError(), OSError(28, '')):
+            with self.subTest(error=error):
+                self.assertIs(StoreUnavailableError, outcome(error))
+
+
+class PathTest(unittest.TestCase):
+    """Which file a DSN names."""
+
+    def test_a_dsn_names_an_absolute_path(self) -> None:
+        for dsn, path in (
+            ('sqlite:///a/b.db', '/a/b.db'),
+            ('sqlite:///a%20b%3F%23%25/%C3%A4.db', '/a b?#%/ä.db'),
+            ('sqlite:///a/~/b.db', '/a/~/b.db'),
+            ('sqlite:///~a/b.db', '/~a/b.db'),
+        ):
+            with self.subTest(dsn=dsn):
+                self.assertEqual(Path(path), database_path(dsn))
+
+    def test_a_tilde_is_the_home_folder(self) -> None:
+        with mock.patch.dict(os.environ, HOME='/home/ada'):
+            self.assertEqual(Path('/home/ada/a b.db'), database_path('sqlite:///~/a%20b.db'))
+
+    def test_who_has_no_home_cannot_have_a_file_in_it(self) -> None:
+        settings = StoreSettings(sql=SQLSettings('sqlite:///~/a.db'))
+        with (mock.patch.dict(os.environ), mock.patch('pwd.getpwuid', side_effect=KeyError)):
+            os.environ.pop('HOME', None)
+            with self.assertRaisesRegex(StartError, '^sqlite:///~/a.db: .*home'):
+                create_addressbook_db(settings)
+
+
+class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
+    """A connector to a file that is not there yet."""
+
+    deadline = 0.2  # half of which a statement waits for a lock
+    pool_size = 3
+
+    async def asyncSetUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name, 'address book.db')
+        self._threads = set(threading.enumerate())
+        self._started: list[SQLiteConnector] = []
+        self.addAsyncCleanup(self.stop)
+        self.connector = await self.start(self.path)
+
+    async def start(self, path: Path) -> SQLiteConnector:
+        """A connector to a file, until ``stop``."""
+        connector = SQLiteConnector(
+            SQLSettings(dsn_of(path), deadline=self.deadline, pool_size=self.pool_size))
+        await connector.start()
+        self._started.append(connector)
+        return connector
+
+    async def stop(self) -> None:
+        """Stops what was started; so does the end of the test."""
+        while self._started:
+            await self._started.pop().stop()
+
+    async def make_table(self) -> None:
+        """Makes a table for numbers, empty, on the one connection that writes."""
+        await self.connector.run_exclusively(['CREATE TABLE numbers (number INTEGER NOT NULL)'])
+
+    async def insert(self, number: int) -> None:
+        await self.connector.write('INSERT INTO numbers VALUES ($1)', number)
+
+    async def numbers(self) -> list[int]:
+        """What is in the table, in the order in which it came."""
+        rows = await self.connector.read('SELECT number FROM numbers ORDER BY rowid')
+        return [number for number, in rows]
+
+    def another_connection(self) -> sqlite3.Connection:
+        """A connection of somebody else's to the file."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(connection.close)
+        return connection
+
+    def new_threads(self) -> int:
+        """How many threads there are more than before: one for each connection."""
+        return len(set(threading.enumerate()) - self._threads)
+
+
+class ConnectionsTest(ConnectorTestCase):
+    """When connections are made, how, and that they are closed again."""
+
+    async def use_all(self) -> None:
+        """Reads and writes as often at the same time as it takes to use each connection."""
+        await self.connector.read('SELECT 1')  # alone, for who makes the file locks it meanwhile
+        await asyncio.gather(*(self.connector.read('SELECT 1') for _ in range(10)),
+                             *(self.connector.write('SELECT 1') for _ in range(10)))
+
+    async def test_nothing_is_opened_before_it_is_needed(self) -> None:
+        self.assertEqual((0, False), (self.new_threads(), self.path.exists()))
+        for _ in range(3):
+            await self.connector.read('SELECT 1')
+        self.assertEqual((1, True), (self.new_threads(), self.path.exists()))
+        await self.connector.write('PRAGMA user_version = 0')
+        self.assertEqual(2, self.new_threads())
+
+    async def test_no_more_are_made_than_the_pool_may_have_and_one_that_writes(self) -> None:
+        await self.use_all()
+        self.assertEqual(self.pool_size + 1, self.new_threads())
+
+    async def test_a_commit_is_on_the_disk_and_readers_do_not_wait_for_the_writer(self) -> None:
+        await self.use_all()
+        for pragma, value in (('journal_mode', 'wal'), ('synchronous', 2), ('fullfsync', 1)):
+            with self.subTest(pragma=pragma):
+                rows = await asyncio.gather(
+                    self.connector.write(f'PRAGMA {pragma}'),
+                    *(self.connector.read(f'PRAGMA {pragma}') for _ in range(self.pool_size)))
+                self.assertEqual([[(value,)]] * (1 + self.pool_size), rows)
+
+    async def test_a_new_file_can_be_read_by_nobody_else(self) -> None:
+        """Nor can the files that SQLite keeps beside it."""
+        self.addCleanup(os.umask, os.umask(0))
+        await self.make_table()
+        modes = {path.name: oct(path.stat().st_mode & 0o777) for path in self.path.parent.iterdir()}
+        self.assertEqual(dict.fromkeys(
+            [self.path.name, f'{self.path.name}-wal', f'{self.path.name}-shm'], '0o600'), modes)
+
+    async def test_a_file_that_is_there_keeps_its_mode(self) -> None:
+        self.path.touch()
+        self.path.chmod(0o640)
+        await self.make_table()
+        self.assertEqual(0o640, self.path.stat().st_mode & 0o777)
+
+    async def test_a_file_in_use_is_not_taken_by_another_process(self) -> None:
+        """Whatever was opened meanwhile: with the locks on it, the last writes would be lost."""
+        await self.connector.write('PRAGMA user_version = 1')
+        await self.use_all()
+        taker = [sys.executable, '-I', '-S', '-c', TAKER, str(self.path)]
+        done = subprocess.run(taker, capture_output=True, text=True, timeout=DEADLINE)
+        self.assertEqual(('database is locked\n', ''), (done.stdout, done.stderr))
+        await self.stop()
+        done = subprocess.run(taker, capture_output=True, text=True, timeout=DEADLINE)
+        self.assertEqual(('delete\n', ''), (done.stdout, done.stderr))
+
+    async def test_a_stop_ends_all_threads(self) -> None:
+        await self.use_all()
+        await self.stop()
+        wait_until(lambda: self.new_threads() == 0)
+
+    async def begin_and_cancel(self, turns: int) -> None:
+        """Cancels operations on all connections after so many turns of the event loop."""
+        operations = [asyncio.create_task(run('SELECT 1')) for _ in range(self.pool_size)
+                      for run in (self.connector.read, self.connector.write)]
+        await let_all_run(turns)
+        for operation in operations:
+            operation.cancel()
+        await asyncio.gather(*operations, return_exceptions=True)
+
+    async def test_a_stop_ends_all_threads_also_those_of_cancelled_operations(self) -> None:
+        """Whether these were still connecting, at work or almost done."""
+        for turns in (0, 1, 2, 3, 5, 8, 13, 100, 1000):
+            with self.subTest(turns=turns):
+                await self.begin_and_cancel(turns)
+                await self.stop()
+                wait_until(lambda: self.new_threads() == 0)
+                self.connector = await self.start(self.path)
+
+    async def test_cancelled_operations_cost_no_connection(self) -> None:
+        for turns in (0, 1, 2, 3, 5, 8, 13, 100, 1000):
+            await self.begin_and_cancel(turns)
+        async with asyncio.timeout(DEADLINE):
+            await self.use_all()
+        wait_until(lambda: self.new_threads() == self.pool_size + 1)
+
+    async def test_a_stop_does_not_wait_for_ever(self) -> None:
+        """A thread that is at work ends later."""
+        await self.make_table()
+        lock = self.another_connection()
+        lock.execute('BEGIN IMMEDIATE')
+        writing = asyncio.create_task(self.insert(1))
+        await let_all_run()
+        writing.cancel()
+        with mock.patch('addrservice.sql_connectors.sqlite.FAREWELL', 0.01):
+            await self.stop()
+        self.assertEqual(1, self.new_threads())
+        lock.execute('COMMIT')
+        async with asyncio.timeout(DEADLINE):
+            while self.new_threads():
+                await asyncio.sleep(0.005)
+
+    async def test_an_sqlite_that_is_too_old_is_refused(self) -> None:
+        for version in ((3, 34, 1), (2, 99, 0)):
+            with (self.subTest(version=version),
+                  mock.patch('sqlite3.sqlite_version_info', version),
+                  mock.patch('sqlite3.sqlite_version', '.'.join(map(str, version)))):
+                with self.assertRaisesRegex(StartError, r'SQLite 3\.35 or newer.* is [23]\.[0-9]+'):
+                    await self.start(self.path)
+        with mock.patch('sqlite3.sqlite_version_info', (3, 35, 0)):
+            await self.start(self.path)
+
+
+class LockTest(ConnectorTestCase):
+    """Somebody else writes into the file."""
+
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        await self.make_table()
+        self.other = self.another_connection()
+
+    async def test_a_write_that_finds_the_file_locked_has_done_nothing_and_never_will(self) -> None:
+        self.other.execute('BEGIN IMMEDIATE')
+        for write in (self.insert(1), self.connector.run_exclusively(['SELECT 1'])):
+            with self.assertRaisesRegex(NothingDoneError, 'locked'):
+                await write
+        self.other.execute('COMMIT')
+        await self.insert(2)
+        self.assertEqual([2], await self.numbers())
+
+    async def test_reads_go_on_while_a_write_waits(self) -> None:
+        """They see what was committed before."""
+        self.other.execute('BEGIN IMMEDIATE')
+        self.other.execute('INSERT INTO numbers VALUES (1)')
+        writing = asyncio.create_task(self.insert(2))
+        await let_all_run()
+        self.assertEqual([], await self.numbers())
+        self.assertFalse(writing.done())
+        self.other.execute('COMMIT')
+        await writing
+        self.assertEqual([1, 2], await self.numbers())
+
+    async def test_a_write_that_waits_is_done_when_the_lock_is_released(self) -> None:
+        self.other.execute('BEGIN IMMEDIATE')
+        writing = asyncio.create_task(self.insert(1))
+        await let_all_run()
+        self.other.execute('COMMIT')
+        await writing
+        self.assertEqual([1], await self.numbers())
+
+    async def test_a_write_that_was_cancelled_before_its_turn_is_never_done(self) -> None:
+        self.other.execute('BEGIN IMMEDIATE')
+        first, *others = (asyncio.create_task(self.insert(number)) for number in range(10))
+        await let_all_run()
+        for each in others:
+            each.cancel()
+        self.other.execute('COMMIT')
+        await asyncio.wait([first, *others])
+        await self.insert(99)
+        self.assertEqual([0, 99], await self.numbers())
+
+    async def test_a_write_that_was_cancelled_makes_way_for_the_next(self) -> None:
+        self.other.execute('BEGIN IMMEDIATE')
+        writing = asyncio.create_task(self.insert(1))
+        await let_all_run()
+        writing.cancel()
+        self.other.execute('COMMIT')
+        await asyncio.wait([writing])
+        await self.insert(2)
+        self.assertEqual(2, (await self.numbers())[-1])
+
+
+class TransactionTest(ConnectorTestCase):
+    """Statements that are run exclusively are done all or not at all."""
+
+    async def test_all_of_them_are_done(self) -> None:
+        await self.connector.run_exclusively(
+            ['CREATE TABLE numbers (number INTEGER)', 'INSERT INTO numbers VALUES (1), (2)'])
+        self.assertEqual([1, 2], await self.numbers())
+
+    async def test_where_one_fails_none_is_done(self) -> None:
+        """The next ones are none the worse for it."""
+        await self.make_table()
+        for _ in range(2):
+            with self.assertRaisesRegex(StoreMisconfiguredError, 'nowhere'):
+                await self.connector.run_exclusively(
+                    ['INSERT INTO numbers VALUES (1)', 'INSERT INTO nowhere VALUES (1)'])
+            self.assertEqual([], await self.numbers())
+        await self.connector.run_exclusively(['INSERT INTO numbers VALUES (2)'])
+        await self.insert(3)
+        self.assertEqual([2, 3], await self.numbers())
+
+    async def test_two_processes_may_prepare_a_file_at_the_same_time(self) -> None:
+        paths = [self.path.with_name(str(number)) for number in range(5)]
+        command = [sys.executable, '-c', STARTER, *map(dsn_of, paths)]
+        processes = [self.enterContext(subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0)) for _ in range(2)]
+        for process in processes:
+            self.addCleanup(process.kill)
+        for path in paths:
+            for process in processes:
+                assert process.stdout is not None and process.stderr is not None
+                self.assertEqual(b'ready\n', process.stdout.readline(), process.stderr)
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(b'\n')
+        for process in processes:
+            self.assertEqual((b'', b''), process.communicate(timeout=DEADLINE))
+        for path in paths:
+            store = await self.start(path)
+            self.assertEqual([(2,)], await store.read('SELECT count(*) FROM addresses'))
+            self.assertEqual([(1,)], await store.read('SELECT version FROM addresses_schema'))
+
+
+class TroubleTest(ConnectorTestCase):
+    """The file cannot be used; once it can, nobody needs to restart anything."""
+
+    async def assert_trouble(
+        self, error: type[StoreError], reason: str, repair: Callable[[], object]
+    ) -> None:
+        """Each operation fails for a reason, and works after a repair."""
+        for _ in range(2):
+            for operation in (self.connector.read('SELECT 1'), self.connector.write('SELECT 1'),
+                              self.connector.check('SELECT 1'),
+                              self.connector.run_exclusively(['SELECT 1'])):
+                with self.assertRaises(StoreError) as caught:
+                    await operation
+                self.assertIs(error, type(caught.exception))
+                self.assertEqual(f'{self.path}: {reason}', str(caught.exception))
+        repair()
+        await self.make_table()
+        await self.connector.check('SELECT 1')
+        await self.insert(1)
+        self.assertEqual([1], await self.numbers())
+
+    async def test_the_folder_is_missing(self) -> None:
+        self.path = self.path.parent / 'folder' / 'file'
+        self.connector = await self.start(self.path)
+        await self.assert_trouble(
+            StoreUnavailableError, 'No such file or directory', self.path.parent.mkdir)
+
+    async def test_a_folder_is_in_the_place_of_the_file(self) -> None:
+        self.path.mkdir()
+        await self.assert_trouble(
+            StoreUnavailableError, 'unable to open database file', self.path.rmdir)
+
+    async def test_the_file_is_no_database(self) -> None:
+        self.path.write_bytes(b'Dear diary, ' * 1000)
+        await self.assert_trouble(
+            StoreMisconfiguredError, 'file is not a database', self.path.unlink)
+
+    async def test_the_file_may_not_be_opened(self) -> None:
+        self.path.touch(0o000)
+        with unprivileged():
+            with self.assertRaisesRegex(StoreUnavailableError, '(denied|unable to open .*)$'):
+                await self.connector.read('SELECT 1')
+        self.path.chmod(0o600)
+        await self.make_table()
+
+    async def test_a_table_is_missing(self) -> None:
+        with self.assertRaisesRegex(StoreMisconfiguredError, 'no such table: numbers$'):
+            await self.numbers()
+
+    async def test_a_database_that_may_grow_no_more_takes_no_write(self) -> None:
+        await self.make_table()
+        await self.connector.write('PRAGMA max_page_count = 2')
+        with self.assertRaisesRegex(StoreUnavailableError, 'full') as caught:
+            await self.connector.write('CREATE TABLE another (number INTEGER)')
+        self.assertIs(StoreUnavailableError, type(caught.exception))
+
+
+class FullDiskTest(ConnectorTestCase):
+    """Nothing can be written, while all can be read."""
+
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        await self.make_table()
+        await self.insert(1)
+        await self.numbers()  # so that there is a connection that reads
+
+    async def check(self) -> None:
+        """Asks whether the database can be used."""
+        await self.connector.check('SELECT number FROM numbers')
+
+    async def fail_to_write(self) -> None:
+        with self.assertRaises(StoreUnavailableError) as caught:
+            await self.insert(2)
+        self.assertNotIsInstance(caught.exception, NothingDoneError)
+
+    async def test_a_write_fails_and_a_read_does_not(self) -> None:
+        with full_disk():
+            await self.fail_to_write()
+            self.assertEqual([1], await self.numbers())
+        await self.insert(3)
+        self.assertEqual([1, 3], await self.numbers())
+
+    async def test_once_a_write_has_failed_it_takes_one_to_be_ready_again(self) -> None:
+        with full_disk():
+            await self.check()
+            await self.fail_to_write()
+            for _ in range(2):
+                with self.assertRaises(StoreUnavailableError):
+                    await self.check()
+        await self.check()
+
+    async def test_a_write_that_succeeds_is_proof_enough(self) -> None:
+        with full_disk():
+            await self.fail_to_write()
+        await self.insert(3)
+        with full_disk():
+            await self.check()
+
+    async def test_a_locked_file_proves_nothing(self) -> None:
+        other = self.another_connection()
+        with full_disk():
+            await self.fail_to_write()
+            other.execute('BEGIN IMMEDIATE')
+            with self.assertRaises(NothingDoneError):
+                await self.insert(2)
+            other.execute('ROLLBACK')
+            with self.assertRaises(StoreUnavailableError):
+                await self.check()
+
+
+if __name__ == '__main__':
+    unittest.main()
