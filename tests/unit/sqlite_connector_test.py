@@ -63,7 +63,7 @@ from addrservice.addressbook_db import create_addressbook_db
 from addrservice.config import SQLSettings, StoreSettings
 
 async def prepare(dsn):
-    store = create_addressbook_db(StoreSettings(sql=SQLSettings(dsn)))
+    store = create_addressbook_db(StoreSettings(sql=SQLSettings(dsn, deadline=10)))
     await store.start()
     await store.create_address({'name': 'x'})
     await store.stop()
@@ -196,7 +196,7 @@ class PathTest(unittest.TestCase):
 class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
     """A connector to a file that is not there yet."""
 
-    deadline = 0.2  # half of which a statement waits for a lock
+    deadline = DEADLINE  # half of which a statement waits for a lock
     pool_size = 3
 
     async def asyncSetUp(self) -> None:
@@ -218,19 +218,22 @@ class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
 
     async def stop(self) -> None:
         """Stops what was started; so does the end of the test."""
-        while self._started:
-            await self._started.pop().stop()
+        async with asyncio.timeout(DEADLINE):
+            while self._started:
+                await self._started.pop().stop()
 
     async def make_table(self) -> None:
         """Makes a table for numbers, empty, on the one connection that writes."""
         await self.connector.run_exclusively(['CREATE TABLE numbers (number INTEGER NOT NULL)'])
 
     async def insert(self, number: int) -> None:
-        await self.connector.write('INSERT INTO numbers VALUES ($1)', number)
+        async with asyncio.timeout(DEADLINE):
+            await self.connector.write('INSERT INTO numbers VALUES ($1)', number)
 
     async def numbers(self) -> list[int]:
         """What is in the table, in the order in which it came."""
-        rows = await self.connector.read('SELECT number FROM numbers ORDER BY rowid')
+        async with asyncio.timeout(DEADLINE):
+            rows = await self.connector.read('SELECT number FROM numbers ORDER BY rowid')
         return [number for number, in rows]
 
     def another_connection(self) -> sqlite3.Connection:
@@ -249,9 +252,10 @@ class ConnectionsTest(ConnectorTestCase):
 
     async def use_all(self) -> None:
         """Reads and writes as often at the same time as it takes to use each connection."""
-        await self.connector.read('SELECT 1')  # alone, for who makes the file locks it meanwhile
-        await asyncio.gather(*(self.connector.read('SELECT 1') for _ in range(10)),
-                             *(self.connector.write('SELECT 1') for _ in range(10)))
+        async with asyncio.timeout(DEADLINE):
+            await self.connector.read('SELECT 1')  # alone: who makes the file locks it meanwhile
+            await asyncio.gather(*(self.connector.read('SELECT 1') for _ in range(10)),
+                                 *(self.connector.write('SELECT 1') for _ in range(10)))
 
     async def test_nothing_is_opened_before_it_is_needed(self) -> None:
         self.assertEqual((0, False), (self.new_threads(), self.path.exists()))
@@ -315,6 +319,7 @@ class ConnectionsTest(ConnectorTestCase):
 
     async def test_a_stop_ends_all_threads_also_those_of_cancelled_operations(self) -> None:
         """Whether these were still connecting, at work or almost done."""
+        await self.use_all()
         for turns in (0, 1, 2, 3, 5, 8, 13, 100, 1000):
             with self.subTest(turns=turns):
                 await self.begin_and_cancel(turns)
@@ -323,10 +328,10 @@ class ConnectionsTest(ConnectorTestCase):
                 self.connector = await self.start(self.path)
 
     async def test_cancelled_operations_cost_no_connection(self) -> None:
+        await self.use_all()
         for turns in (0, 1, 2, 3, 5, 8, 13, 100, 1000):
             await self.begin_and_cancel(turns)
-        async with asyncio.timeout(DEADLINE):
-            await self.use_all()
+        await self.use_all()
         wait_until(lambda: self.new_threads() == self.pool_size + 1)
 
     async def test_a_stop_does_not_wait_for_ever(self) -> None:
@@ -364,11 +369,14 @@ class LockTest(ConnectorTestCase):
         await self.make_table()
         self.other = self.another_connection()
 
-    async def test_a_write_that_finds_the_file_locked_has_done_nothing_and_never_will(self) -> None:
+    async def test_a_write_that_waits_too_long_has_done_nothing_and_never_will(self) -> None:
+        self.deadline = 0.2
+        self.connector = await self.start(self.path)
         self.other.execute('BEGIN IMMEDIATE')
         for write in (self.insert(1), self.connector.run_exclusively(['SELECT 1'])):
             with self.assertRaisesRegex(NothingDoneError, 'locked'):
-                await write
+                async with asyncio.timeout(4):  # it waits for 0.1 s; unless told, for 5 s
+                    await write
         self.other.execute('COMMIT')
         await self.insert(2)
         self.assertEqual([2], await self.numbers())
@@ -517,6 +525,8 @@ class TroubleTest(ConnectorTestCase):
 
 class FullDiskTest(ConnectorTestCase):
     """Nothing can be written, while all can be read."""
+
+    deadline = 0.2
 
     async def asyncSetUp(self) -> None:
         await super().asyncSetUp()
