@@ -7,11 +7,12 @@ official fake of the tests, ``SQLAddressBookDB`` the durable one. A backend stor
 """
 
 import asyncio
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import orjson
 import uuid_utils
@@ -22,12 +23,15 @@ from addrservice.errors import (
     NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
     StoreError, UnknownNicknameError,
 )
-from addrservice.sql_connectors import Row, Rows, SQLConnector, Value
+from addrservice.sql_connectors import Row, Rows, SQLConnector, Value, start_task
 from addrservice.validation import Entry, serialise_entry
 
 T = TypeVar('T')
 
 PAGE_SIZE: Final = 100
+
+# What UTF-8 or PostgreSQL has no place for.
+_UNKEEPABLE: Final = re.compile('[\x00\ud800-\udfff]')
 
 # What is tried again, and after how many seconds. A write is not where nobody knows whether it was
 # done: done again, it would undo what somebody else wrote meanwhile.
@@ -56,6 +60,8 @@ SCHEMA: Final = (
     'WHERE NOT EXISTS (SELECT 1 FROM addresses_schema)',
 )
 SELECT_SCHEMA_VERSION: Final = 'SELECT COALESCE(MAX(version), 0) FROM addresses_schema'
+# Writes nothing, but fails where nothing could be written: a standby, no right, no table.
+CHECK: Final = 'UPDATE addresses SET version = version WHERE 1 = 0 RETURNING version'
 INSERT: Final = (
     'INSERT INTO addresses (nickname, document, version) VALUES ($1, $2, $3) '
     'ON CONFLICT (nickname) DO NOTHING RETURNING version')
@@ -113,12 +119,13 @@ class AbstractAddressBookDB(ABC):
 
         :raises InvalidEntryError: the entry breaks the schema
         :raises NicknameTakenError: an entry has that nickname
-        :raises ValueError: the nickname has a U+0000 in it, which not every store can keep
+        :raises ValueError: not every store can keep the nickname, for it has a U+0000 or a lone
+            surrogate in it
         """
         document = serialise_entry(addr)
         if nickname is None:
             nickname = uuid_utils.uuid7().hex
-        elif '\0' in nickname:
+        elif _UNKEEPABLE.search(nickname):
             raise ValueError(f'{nickname!r} cannot be a nickname')
         await self._insert(nickname, document)
         return nickname
@@ -239,7 +246,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
     """Keeps entries in a table of a SQL database, which may come and go.
 
     An operation that did nothing is tried once more, and a reading one also where no answer came,
-    all within one deadline. The table is made when the database is first in reach.
+    all within one deadline. The tables are made when the database is first in reach.
 
     :param connector: the way to the database
     :param settings: how long things may take
@@ -250,13 +257,14 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         self._deadline = settings.deadline
         self._check_deadline = max(settings.deadline, settings.connect_timeout)
         self._prepared = False
-        self._checking: asyncio.Task[None] | None = None
+        self._checks: set[asyncio.Task[None]] = set()
+        self._check: asyncio.Task[None] | None = None
         self._checked = 0.0
 
     async def start(self) -> None:
         await self._connector.start()
         try:
-            await self.ping()
+            await self._latest_check()
         except StartError:
             await self.stop()
             raise
@@ -264,23 +272,32 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             pass  # it may come; whoever asks with ``ping`` is told
 
     async def stop(self) -> None:
-        if self._checking is not None:
-            self._checking.cancel()
+        for check in self._checks:
+            check.cancel()
         await self._connector.stop()
 
     async def ping(self) -> None:
         """Asks the database, at most once a second; waits for a moment only."""
-        if self._checking is None or (
-            self._checking.done() and time.monotonic() >= self._checked + PING_INTERVAL
-        ):
-            self._checked = time.monotonic()
-            self._checking = asyncio.create_task(self._check())
-            self._checking.add_done_callback(_hear)
         try:
             async with asyncio.timeout(PING_DEADLINE):
-                await asyncio.shield(self._checking)
+                await asyncio.shield(self._latest_check())
         except TimeoutError:
             raise OutcomeUnknownError('no answer in time') from None
+
+    def _latest_check(self) -> asyncio.Task[None]:
+        """The check that is under way, or has ended just now; else a new one."""
+        if self._check is None or (
+            self._check.done() and time.monotonic() >= self._checked + PING_INTERVAL
+        ):
+            self._check = start_task(self._make_check(), self._checks)
+        return self._check
+
+    async def _make_check(self) -> None:
+        try:
+            await self._run(
+                self._check_deadline, READ_AGAIN, self._connector.check, CHECK)
+        finally:
+            self._checked = time.monotonic()
 
     async def delete_address(self, nickname: str) -> None:
         if not await self._write(DELETE, _key(nickname)):
@@ -311,42 +328,36 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             raise UnknownNicknameError(nickname)
 
     async def _read(self, statement: str, *arguments: Value) -> Rows:
-        return await self._in_time(
-            self._deadline, READ_AGAIN, self._run, self._connector.read, statement, *arguments)
+        return await self._run(
+            self._deadline, READ_AGAIN, self._connector.read, statement, *arguments)
 
     async def _write(self, statement: str, *arguments: Value) -> Rows:
-        return await self._in_time(
-            self._deadline, WRITE_AGAIN, self._run, self._connector.write, statement, *arguments)
+        return await self._run(
+            self._deadline, WRITE_AGAIN, self._connector.write, statement, *arguments)
 
-    async def _check(self) -> None:
-        await self._in_time(
-            self._check_deadline, READ_AGAIN, self._run, self._connector.check,
-            SELECT_FIRST_PAGE, 0)
-
-    async def _in_time(
+    async def _run(
         self,
         deadline: float,
         again: tuple[type[StoreError], ...],
-        work: Callable[..., Awaitable[T]],
-        *arguments: Any,
+        operation: Callable[..., Awaitable[T]],
+        statement: str,
+        *arguments: Value,
     ) -> T:
-        """Does some work within a deadline, and once more after an error that allows it."""
+        """Runs a statement within a deadline, and once more after an error that allows it."""
+        async def attempt() -> T:
+            if not self._prepared:
+                await self._prepare()
+            return await operation(statement, *arguments)
+
         try:
             async with asyncio.timeout(deadline):
                 try:
-                    return await work(*arguments)
+                    return await attempt()
                 except again:
                     await asyncio.sleep(RETRY_PAUSE)
-                    return await work(*arguments)
+                    return await attempt()
         except TimeoutError:
             raise OutcomeUnknownError('no answer in time') from None
-
-    async def _run(
-        self, run: Callable[..., Awaitable[T]], statement: str, *arguments: Value
-    ) -> T:
-        if not self._prepared:
-            await self._prepare()
-        return await run(statement, *arguments)
 
     async def _prepare(self) -> None:
         """Makes the tables unless they are there; that they are is asked once."""
@@ -368,8 +379,8 @@ class SQLAddressBookDB(AbstractAddressBookDB):
 
 
 def _key(nickname: str) -> str:
-    """A nickname to look for; none that is kept has a U+0000, and PostgreSQL takes no such text."""
-    if '\0' in nickname:
+    """A nickname to look for, if it can be one."""
+    if _UNKEEPABLE.search(nickname):
         raise UnknownNicknameError(nickname)
     return nickname
 
@@ -377,12 +388,6 @@ def _key(nickname: str) -> str:
 def _entry(row: Row) -> StoredEntry:
     nickname, document, version = row
     return StoredEntry(nickname, document.encode(), version)
-
-
-def _hear(task: 'asyncio.Task[None]') -> None:
-    """Takes note of an error, or asyncio complains that nobody did."""
-    if not task.cancelled():
-        task.exception()
 
 
 def create_addressbook_db(settings: StoreSettings) -> AbstractAddressBookDB:

@@ -7,6 +7,7 @@ without a default must be there, and a key that is no field is refused.
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 import msgspec
 import yaml
@@ -25,7 +26,7 @@ _HOST: Final = r'(\[[0-9A-Fa-f:.]+\]|[^:,/?#@\[\]]*)(:[0-9]{1,5})?'
 POSTGRESQL_DSN: Final = re.compile(
     r'(?P<before>postgres(ql)?://([^:/?#@]*@)?)'
     rf'(?P<hosts>{_HOST}(,{_HOST})*)'
-    r'(?P<after>(/[^?#]*)?(\?[^#]*)?)')
+    r'(?P<after>(/[^?#@]*)?(\?[^#]*)?)')
 SQLITE_DSN: Final = re.compile(r'sqlite://(?P<path>/[^?#]+)')
 
 # What has a password in it, before the host or as a parameter.
@@ -87,7 +88,7 @@ class SQLSettings(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuses a DSN that cannot be one, and never repeats it: it may have a secret in it."""
-        if _SECRET_DSN.fullmatch(self.dsn):
+        if _SECRET_DSN.fullmatch(self.dsn) or _SECRET_DSN.fullmatch(unquote(self.dsn)):
             raise ValueError('a dsn must have no password; PGPASSWORD or a passfile may')
         if not (POSTGRESQL_DSN.fullmatch(self.dsn) or SQLITE_DSN.fullmatch(self.dsn)):
             raise ValueError('a dsn is postgresql://USER@HOST:PORT/DATABASE, or sqlite:// and '

@@ -29,13 +29,16 @@ class AddressBookService:
 
     Entries are dictionaries as the JSON Schema has them; ids are the store's nicknames. Each
     method may raise ``StoreError``.
+
+    :ivar trouble: what the log was told of why the store cannot be used; empty where that will
+        pass, None while it can be used
     """
 
     def __init__(self, db: AbstractAddressBookDB, logger: logging.Logger) -> None:
         self._db = db
         self._logger = logger
         self._accepting = False
-        self._trouble: str | None = None
+        self.trouble: str | None = None
         self._started_ns = time.monotonic_ns()
 
     @classmethod
@@ -82,9 +85,9 @@ class AddressBookService:
         except StoreError as error:
             self._tell_of(error)
             return False
-        if self._trouble is not None:
+        if self.trouble is not None:
             self._logger.info('the store can be used again')
-            self._trouble = None
+            self.trouble = None
         return True
 
     def _tell_of(self, error: StoreError) -> None:
@@ -93,9 +96,9 @@ class AddressBookService:
             level, trouble = logging.ERROR, str(error)
         else:
             level, trouble = logging.WARNING, ''  # out of reach in one way or another
-        if self._trouble != trouble:
+        if self.trouble != trouble:
             self._logger.log(level, 'the store cannot be used: %s', error)
-            self._trouble = trouble
+            self.trouble = trouble
 
     @trace()
     async def post_address(self, addr: Entry) -> str:

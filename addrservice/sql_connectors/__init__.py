@@ -4,10 +4,12 @@ A connector runs one statement and turns what its driver raises into the error t
 has a module of its own, which is imported where the configuration names its database.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
 
+T = TypeVar('T')
 Value = str | int
 Row = Iterable[Any]
 Rows = Sequence[Row]
@@ -44,12 +46,28 @@ class SQLConnector(ABC):
 
     @abstractmethod
     async def write(self, statement: str, *arguments: Value) -> Rows:
-        """Runs a statement and commits; gives the rows that it returns."""
+        """Runs a statement and commits; gives the rows that it returns.
+
+        :raises OutcomeUnknownError: no answer came; it may have been committed
+        """
 
     @abstractmethod
     async def run_exclusively(self, statements: Sequence[str]) -> None:
         """Runs statements in one transaction, with no other of this kind at the same time."""
 
-    async def check(self, statement: str, *arguments: Value) -> None:
-        """Returns when the database can be used, as far as a reading statement can tell."""
-        await self.read(statement, *arguments)
+    async def check(self, statement: str) -> None:
+        """Returns when the database can be used, as far as a statement can tell."""
+        await self.write(statement)
+
+
+def start_task(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+    """Starts a task, which is among the tasks while it runs, and may fail unheard."""
+    def end(task: asyncio.Task[T]) -> None:
+        tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # or asyncio complains that nobody asked for it
+
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(end)
+    return task

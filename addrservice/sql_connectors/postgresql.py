@@ -1,9 +1,10 @@
 """PostgreSQL, through a pool of asyncpg."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -13,12 +14,10 @@ from addrservice.errors import (
     NothingDoneError, OutcomeUnknownError, StoreError, StoreMisconfiguredError,
     StoreUnavailableError,
 )
-from addrservice.sql_connectors import Rows, SQLConnector, Value
+from addrservice.sql_connectors import Rows, SQLConnector, Value, start_task
 
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-
-T = TypeVar('T')
 
 # Seconds that a host has to take a connection before the next one is tried beside it.
 HEAD_START: Final = 0.1
@@ -36,6 +35,7 @@ LOCK: Final = 0x61646472
 # (PostgreSQL documentation, Appendix A). A class that is not here is a bug.
 OUTCOMES: Final[dict[str, type[StoreError]]] = {
     '08': OutcomeUnknownError,       # connection exception
+    '22P05': StoreMisconfiguredError,  # no such character in the encoding of the database
     '25006': NothingDoneError,       # read-only transaction: a primary no more
     '26': StoreMisconfiguredError,   # no such prepared statement: PgBouncer and a statement cache
     '28': StoreMisconfiguredError,   # credentials
@@ -66,10 +66,12 @@ class PostgreSQLConnector(SQLConnector):
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        # Were min_size more than none, nobody could start while the server is down.
+        # Were min_size more than none, nobody could start while the server is down. Were
+        # max_queries less, the request whose release closes a connection would wait for that.
         self._pool = await asyncpg.create_pool(
             connect=self._connect, reset=_leave_as_it_is, min_size=0,
-            max_size=self._settings.pool_size, timeout=self._settings.connect_timeout,
+            max_size=self._settings.pool_size, max_queries=sys.maxsize,
+            timeout=self._settings.connect_timeout,
             statement_cache_size=self._settings.statement_cache_size,
             server_settings=_server_settings(self._settings.dsn))
 
@@ -88,12 +90,12 @@ class PostgreSQLConnector(SQLConnector):
     write = read  # each statement is a transaction of its own
 
     async def run_exclusively(self, statements: Sequence[str]) -> None:
+        # In one message, which is one transaction. Committed by others must be what is read after
+        # the lock is ours, whatever the default of the database.
+        message = ';'.join(['SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
+                            f'SELECT pg_advisory_xact_lock({LOCK})', *statements])
         async with self._connection() as connection:
-            # Read committed: what was done before the lock was ours must be seen.
-            async with connection.transaction(isolation='read_committed'):
-                await connection.execute(f'SELECT pg_advisory_xact_lock({LOCK})')
-                for statement in statements:
-                    await connection.execute(statement)
+            await connection.execute(message)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
@@ -107,7 +109,7 @@ class PostgreSQLConnector(SQLConnector):
         except BaseException as error:
             # Not awaited: a statement that was cancelled has to be given up by the server first.
             no_primary = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
-            _start(self._release(connection, stale=no_primary), self._releasing)
+            start_task(self._release(connection, stale=no_primary), self._releasing)
             if isinstance(error, DRIVER_ERRORS):
                 raise why_failed(error) from None
             raise
@@ -137,13 +139,15 @@ class PostgreSQLConnector(SQLConnector):
         errors: list[BaseException] = []
         try:
             while (attempt := next(attempts, None)) or racing:
-                racing |= {attempt} if attempt else set()
-                done, racing = await asyncio.wait(racing, timeout=HEAD_START if attempt else None,
-                                                  return_when=asyncio.FIRST_COMPLETED)
-                winner, *_ = [*filter(_has_succeeded, done), None]
+                if attempt:
+                    racing.add(attempt)
+                done, _ = await asyncio.wait(racing, timeout=HEAD_START if attempt else None,
+                                             return_when=asyncio.FIRST_COMPLETED)
+                winner = next(filter(_has_succeeded, done), None)
                 if winner:
-                    racing |= done - {winner}
+                    racing.remove(winner)
                     return winner.result()
+                racing -= done
                 errors += [error for task in done if (error := task.exception())]
         except asyncio.CancelledError:
             self._unclaimed |= {attempt for attempt in racing if not attempt.done()}
@@ -162,7 +166,7 @@ class PostgreSQLConnector(SQLConnector):
         if self._unclaimed:
             yield self._unclaimed.pop()
         for dsn in self._dsns:
-            attempt = _start(asyncpg.connect(dsn, **options), self._connecting)
+            attempt = start_task(asyncpg.connect(dsn, **options), self._connecting)
             attempt.add_done_callback(self._end_unclaimed)
             yield attempt
 
@@ -170,19 +174,6 @@ class PostgreSQLConnector(SQLConnector):
         if attempt in self._unclaimed:
             self._unclaimed.remove(attempt)
             _hang_up(attempt)
-
-
-def _start(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
-    """Starts a task, which is among the tasks while it runs, and may fail unheard."""
-    def end(task: asyncio.Task[T]) -> None:
-        tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(end)
-    return task
 
 
 def _has_succeeded(attempt: 'asyncio.Task[asyncpg.Connection]') -> bool:
@@ -209,13 +200,14 @@ def dsns(dsn: str) -> list[str]:
     return [match['before'] + host + match['after'] for host in match['hosts'].split(',')]
 
 
-def why_unconnected(errors: Iterable[BaseException]) -> StoreError:
+def why_unconnected(errors: Sequence[BaseException]) -> StoreError:
     """The error of the house for those of all hosts; nothing was done, in any case."""
-    reasons = [error if isinstance(error, StoreError) else why_failed(error) for error in errors]
-    message = '; '.join(dict.fromkeys(map(str, reasons)))
-    if all(isinstance(reason, StoreMisconfiguredError) for reason in reasons):
-        return StoreMisconfiguredError(message)
-    return NothingDoneError(message)
+    reasons = [why_failed(error) for error in errors]
+    message = '; '.join(sorted(set(map(str, reasons))))
+    # What is no error of the driver is one of the DSN: a port or a name that cannot be one.
+    passing = [error for error, reason in zip(errors, reasons) if isinstance(error, DRIVER_ERRORS)
+               and not isinstance(reason, StoreMisconfiguredError)]
+    return (NothingDoneError if passing else StoreMisconfiguredError)(message)
 
 
 def why_failed(error: BaseException) -> StoreError:
@@ -230,10 +222,12 @@ def outcome(error: BaseException) -> type[StoreError]:
         return OUTCOMES.get(code) or OUTCOMES.get(code[:2]) or StoreError
     if isinstance(error, OSError):
         return OutcomeUnknownError
-    if isinstance(error, ValueError):  # from DSN and environment, or from an argument
-        configured = isinstance(error, asyncpg.ClientConfigurationError)
-        return StoreMisconfiguredError if configured else StoreError
-    return NothingDoneError
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return StoreMisconfiguredError
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(
+            error, ValueError):  # an argument of a type that the statement does not take
+        return NothingDoneError
+    return StoreError
 
 
 def _one_line(error: BaseException) -> str:

@@ -15,13 +15,16 @@ from addrservice.config import SQLITE_DSN, SQLSettings
 from addrservice.errors import (
     NothingDoneError, StartError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
 )
-from addrservice.sql_connectors import Rows, SQLConnector, Value
+from addrservice.sql_connectors import Rows, SQLConnector, Value, start_task
 
 OLDEST: Final = (3, 35)  # the first with RETURNING
 
 # A write-ahead log, so that readers and the writer do not wait for each other; and a commit that
 # is on the disk before it is acknowledged, on macOS too.
 SETTINGS: Final = 'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;'
+
+# What a wait for a lock may take of the deadline: less than half, so that it can be tried again.
+BUSY_SHARE: Final = 0.4
 
 # Seconds that a stop waits for statements to end.
 FAREWELL: Final = 2
@@ -54,9 +57,9 @@ class SQLiteConnector(SQLConnector):
 
     def __init__(self, settings: SQLSettings) -> None:
         self._path = database_path(settings.dsn)
-        # Half of the deadline, so that there is time to try once more.
-        self._writer = _Connections(1, self._path, settings.deadline / 2)
-        self._readers = _Connections(settings.pool_size, self._path, settings.deadline / 2)
+        busy_timeout = BUSY_SHARE * settings.deadline
+        self._writer = _Connections(1, self._path, busy_timeout)
+        self._readers = _Connections(settings.pool_size, self._path, busy_timeout)
         self._write_failed = False
 
     async def start(self) -> None:
@@ -85,10 +88,10 @@ class SQLiteConnector(SQLConnector):
         async with self._errors_told(), self._writer.connection() as connection:
             await connection.executescript(script)
 
-    async def check(self, statement: str, *arguments: Value) -> None:
+    async def check(self, statement: str) -> None:
         if self._write_failed:  # a full disk can be read: only a write tells when it is mended
             await self.write('PRAGMA user_version = 0')
-        await super().check(statement, *arguments)
+        await super().check(statement)
 
     async def _fetch(
         self, connections: '_Connections', statement: str, arguments: Sequence[Value]
@@ -135,10 +138,7 @@ class _Connections:
                 await connection.executescript(SETTINGS)
             yield connection
         except BaseException:
-            # Not awaited: its thread may be still at work.
-            task = asyncio.create_task(self._drop(connection))
-            self._dropping.add(task)
-            task.add_done_callback(self._dropping.discard)
+            start_task(self._drop(connection), self._dropping)  # its thread may be still at work
             raise
         self._idle.append(connection)
         self._turns.release()
