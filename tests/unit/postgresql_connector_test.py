@@ -572,6 +572,20 @@ class HostsTest(ConnectorTestCase):
             a=after(all_were_tried, connection), b=never, c=never_after(all_were_tried))
         await self.assert_taken(connection)
 
+    async def test_the_last_one_has_as_much_time_as_it_takes(self) -> None:
+        self.head_start(0)
+        late, connection = asyncio.Event(), new_connection()
+        self.network.conduct['a'] = after(late, connection)
+        self.refuses('b', ConnectionRefusedError('refused'))
+        self.refuses('c', ConnectionRefusedError('refused'))
+        reading = asyncio.create_task(self.read())
+        for _ in self.ALL_TRIED:
+            await let_all_run()
+        self.assertEqual(self.ALL_TRIED, self.network.events)
+        late.set()
+        await reading
+        connection.fetch.assert_awaited_once_with('SELECT 1')
+
     async def test_of_two_that_answer_at_the_same_moment_one_is_hung_up_on(self) -> None:
         self.head_start(0)
         all_were_tried, connections = asyncio.Event(), [new_connection(), new_connection()]

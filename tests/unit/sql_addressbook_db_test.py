@@ -117,24 +117,28 @@ class StatementsTest(MockedConnectorTestCase):
         self.assert_asked(mock.call.write(INSERT, 'bobby', DOCUMENT, 1_700_000_000_123_456))
 
 
-class NullTest(MockedConnectorTestCase):
-    """No nickname that is kept has a U+0000, which PostgreSQL takes in no text."""
+class OddNicknameTest(MockedConnectorTestCase):
+    """No nickname that is kept has a U+0000 or a lone surrogate, which not every database takes."""
+
+    ODD: Final = ('bob\0by', '\0', 'bob\ud800by', '\udfff')
 
     async def test_no_store_keeps_one(self) -> None:
         for db in (self.db, InMemoryAddressBookDB()):
-            with self.subTest(db=type(db)):
-                with self.assertRaisesRegex(ValueError, r"'bob\\x00by' cannot be a nickname"):
-                    await db.create_address(ENTRY, 'bob\0by')
+            for nickname in self.ODD:
+                with self.subTest(db=type(db), nickname=nickname):
+                    with self.assertRaisesRegex(ValueError, r"^'.*\\.*' cannot be a nickname$"):
+                        await db.create_address(ENTRY, nickname)
         self.assert_asked()
 
     async def test_none_is_found_without_asking_the_database(self) -> None:
-        for operation in (self.db.read_address('bob\0by'), self.db.delete_address('bob\0by'),
-                          self.db.update_address('bob\0by', ENTRY)):
-            with self.assertRaises(UnknownNicknameError):
-                await operation
+        for nickname in self.ODD:
+            for operation in (self.db.read_address(nickname), self.db.delete_address(nickname),
+                              self.db.update_address(nickname, ENTRY)):
+                with self.assertRaises(UnknownNicknameError):
+                    await operation
         self.assert_asked()
 
-    async def test_a_page_after_one_starts_after_what_precedes_the_null(self) -> None:
+    async def test_a_page_after_one_with_a_null_starts_after_what_precedes_that(self) -> None:
         self.connector.read.return_value = [ROW]
         await self.db.read_page('bob\0by', 10)
         self.assert_asked(mock.call.read(SELECT_PAGE, 'bob', 10))
@@ -517,9 +521,10 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_silent_database_does_not_keep_the_store_from_starting(self) -> None:
         self.connector.read.side_effect = never
-        with mock.patch('addrservice.addressbook_db.PING_DEADLINE', 0.01):
-            await self.db.start()
-        await self.db.stop()
+        settings = SQLSettings('sqlite:///never/opened', deadline=0.01, connect_timeout=0.01)
+        db = SQLAddressBookDB(self.connector, settings)
+        await db.start()
+        await db.stop()
         self.assertEqual([mock.call.start(), self.FIND, mock.call.stop()],
                          self.connector.mock_calls)
 
@@ -536,6 +541,21 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
             await self.db.start()
         self.connector.run_exclusively.assert_not_called()
         self.connector.stop.assert_awaited_once_with()
+
+    async def test_a_newer_schema_keeps_it_from_starting_also_where_the_answer_takes_long(
+        self
+    ) -> None:
+        """Longer than a ping would wait for it."""
+        answers = iter([TABLE_IS_THERE, NEWER_VERSION])
+
+        async def answer_late(*_: object) -> object:
+            await asyncio.sleep(0.02)
+            return next(answers)
+
+        self.connector.read.side_effect = answer_late
+        with mock.patch('addrservice.addressbook_db.PING_DEADLINE', 0):
+            with self.assertRaises(NewerSchemaError):
+                await self.db.start()
 
     async def test_a_newer_schema_that_turns_up_later_is_left_alone(self) -> None:
         await self.start_out_of_reach()

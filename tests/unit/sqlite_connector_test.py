@@ -196,7 +196,7 @@ class PathTest(unittest.TestCase):
 class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
     """A connector to a file that is not there yet."""
 
-    deadline = DEADLINE  # half of which a statement waits for a lock
+    deadline = DEADLINE  # of which a statement may wait a part for a lock
     pool_size = 3
 
     async def asyncSetUp(self) -> None:
@@ -375,7 +375,7 @@ class LockTest(ConnectorTestCase):
         self.other.execute('BEGIN IMMEDIATE')
         for write in (self.insert(1), self.connector.run_exclusively(['SELECT 1'])):
             with self.assertRaisesRegex(NothingDoneError, 'locked'):
-                async with asyncio.timeout(4):  # it waits for 0.1 s; unless told, for 5 s
+                async with asyncio.timeout(4):  # it waits for 0.08 s; unless told, for 5 s
                     await write
         self.other.execute('COMMIT')
         await self.insert(2)
