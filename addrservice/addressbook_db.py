@@ -264,12 +264,11 @@ class SQLAddressBookDB(AbstractAddressBookDB):
     async def start(self) -> None:
         await self._connector.start()
         try:
-            async with asyncio.timeout(self._deadline):
-                await asyncio.shield(self._latest_check())
+            await self._answer(self._deadline)
         except StartError:
             await self.stop()
             raise
-        except (TimeoutError, StoreError):
+        except StoreError:
             pass  # it may come; whoever asks with ``ping`` is told
 
     async def stop(self) -> None:
@@ -279,11 +278,14 @@ class SQLAddressBookDB(AbstractAddressBookDB):
 
     async def ping(self) -> None:
         """Asks the database, at most once a second; waits for a moment only."""
-        try:
-            async with asyncio.timeout(PING_DEADLINE):
-                await asyncio.shield(self._latest_check())
-        except TimeoutError:
-            raise OutcomeUnknownError('no answer in time') from None
+        await self._answer(PING_DEADLINE)
+
+    async def _answer(self, patience: float) -> None:
+        check = self._latest_check()
+        await asyncio.wait({check}, timeout=patience)
+        if not check.done() or check.cancelled():
+            raise OutcomeUnknownError('no answer in time')
+        check.result()
 
     def _latest_check(self) -> asyncio.Task[None]:
         """The check that is under way, or has ended just now; else a new one."""

@@ -90,7 +90,8 @@ class SQLSettings(_Section, frozen=True):
         """Refuses a DSN that cannot be one, and never repeats it: it may have a secret in it."""
         if _SECRET_DSN.fullmatch(self.dsn) or _SECRET_DSN.fullmatch(unquote(self.dsn)):
             raise ValueError('a dsn must have no password; PGPASSWORD or a passfile may')
-        if not (POSTGRESQL_DSN.fullmatch(self.dsn) or SQLITE_DSN.fullmatch(self.dsn)):
+        forms = POSTGRESQL_DSN.fullmatch(self.dsn) or SQLITE_DSN.fullmatch(self.dsn)
+        if not forms or '%00' in self.dsn:
             raise ValueError('a dsn is postgresql://USER@HOST:PORT/DATABASE, or sqlite:// and '
                              'the absolute path of a file')
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from addrservice.addressbook_db import PAGE_SIZE, InMemoryAddressBookDB, StoredEntry
-from addrservice.errors import NicknameTakenError, StoreUnavailableError
+from addrservice.errors import NicknameTakenError, StoreMisconfiguredError, StoreUnavailableError
 from tests.wire import SECRET
 
 
@@ -31,6 +31,13 @@ class Unreachable(InMemoryAddressBookDB):
 
     async def _replace(self, nickname: str, document: bytes) -> None:
         await self.ping()
+
+
+class Locked(Unreachable):
+    """A store that turns the service away."""
+
+    async def ping(self) -> None:
+        raise StoreMisconfiguredError(f'{SECRET} may not')
 
 
 class Buggy(Unreachable):

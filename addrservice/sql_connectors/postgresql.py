@@ -212,7 +212,11 @@ def why_unconnected(errors: Sequence[BaseException]) -> StoreError:
 
 def why_failed(error: BaseException) -> StoreError:
     """The error of the house for one of the driver's, raised by a statement."""
-    return outcome(error)(_one_line(error))
+    meaning = outcome(error)
+    if meaning is StoreError:  # what nobody foresaw may quote a value
+        code = getattr(error, 'sqlstate', None) or ''
+        return StoreError(f'{type(error).__name__} {code}'.rstrip())
+    return meaning(_one_line(error))
 
 
 def outcome(error: BaseException) -> type[StoreError]:
@@ -224,15 +228,17 @@ def outcome(error: BaseException) -> type[StoreError]:
         return OutcomeUnknownError
     if isinstance(error, asyncpg.ClientConfigurationError):
         return StoreMisconfiguredError
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(
-            error, ValueError):  # an argument of a type that the statement does not take
+    if isinstance(error, asyncpg.InternalClientError):  # perhaps of the answer
+        return OutcomeUnknownError
+    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
         return NothingDoneError
-    return StoreError
+    return StoreError  # ValueError: an argument that the statement does not take
 
 
 def _one_line(error: BaseException) -> str:
     """What an error says, without the details, for they quote values."""
     if isinstance(error, TimeoutError):
         return 'no answer in time'
-    text = str(error.args[0]) if isinstance(error, asyncpg.PostgresError) else str(error)
+    told_by_asyncpg = isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError)
+    text = str(error.args[0]) if told_by_asyncpg and error.args else str(error)
     return ' '.join(text.split()) or type(error).__name__

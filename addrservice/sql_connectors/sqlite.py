@@ -122,25 +122,22 @@ class _Connections:
         self._path = path
         self._busy_timeout = busy_timeout
         self._turns = asyncio.Semaphore(size)  # fair, which a queue of connections is not
-        self._idle: list[aiosqlite.Connection] = []
+        self._idle: list[asyncio.Task[aiosqlite.Connection]] = []
+        self._opening: set[asyncio.Task[aiosqlite.Connection]] = set()
         self._dropping: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[aiosqlite.Connection]:
         """A connection for one operation. Where that fails, the next one gets a new one."""
         await self._turns.acquire()
-        connection: aiosqlite.Connection | None = None
+        opening = self._idle.pop() if self._idle else start_task(self._open(), self._opening)
         try:
-            if self._idle:
-                connection = self._idle.pop()
-            else:
-                connection = await self._open()
-                await connection.executescript(SETTINGS)
-            yield connection
+            # Shielded, for an opening that is cancelled leaves its connection to the garbage.
+            yield await asyncio.shield(opening)
         except BaseException:
-            start_task(self._drop(connection), self._dropping)  # its thread may be still at work
+            start_task(self._drop(opening), self._dropping)  # its thread may be still at work
             raise
-        self._idle.append(connection)
+        self._idle.append(opening)
         self._turns.release()
 
     async def close(self) -> None:
@@ -150,7 +147,7 @@ class _Connections:
                 for _ in range(self._size):
                     await self._turns.acquire()
                 while self._idle:
-                    await self._idle.pop().close()
+                    await self._idle.pop().result().close()
 
     async def _open(self) -> aiosqlite.Connection:
         # SQLite would let everybody read a new file; what is in an address book is personal. One
@@ -158,13 +155,18 @@ class _Connections:
         # on it (https://sqlite.org/howtocorrupt.html, 2.2).
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        return await aiosqlite.connect(
+        connection = await aiosqlite.connect(
             self._path, timeout=self._busy_timeout, isolation_level=None)
-
-    async def _drop(self, connection: aiosqlite.Connection | None) -> None:
         try:
-            if connection is not None:
-                await connection.close()
+            await connection.executescript(SETTINGS)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _drop(self, opening: 'asyncio.Task[aiosqlite.Connection]') -> None:
+        try:
+            await (await opening).close()
         finally:
             self._turns.release()
 

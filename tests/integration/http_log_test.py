@@ -8,9 +8,10 @@ from typing import Final
 
 import yaml
 
+from addrservice import LOGGER_NAME
 from addrservice.config import Settings
 from addrservice.logs import RequestFilter
-from tests.stores import Buggy, Sluggish, Unreachable
+from tests.stores import Buggy, Locked, Sluggish, Unreachable
 from tests.support import JSON, ROOT, address, make_settings
 from tests.wire import (
     CHUNKED, MALFORMED, MALFORMED_BODIES, SECRET, SMALL, Connection, Lines, WireTestCase,
@@ -91,6 +92,30 @@ class UnreachableStoreTest(WireTestCase):
             ['first', 'first', 'first-b', 'second', 'second-b', 'third', 'third-b'], ids)
         self.assertIn('the store cannot be used', logged.lines[0])
         self.assertIn('request_id="first"', logged.lines[0])
+
+
+class LockedStoreTest(WireTestCase):
+    """Requests that the store turns away."""
+
+    def make_store(self) -> Locked:
+        return Locked()
+
+    async def test_the_cause_is_in_the_line_of_the_request_and_nowhere_else(self) -> None:
+        """Not told to the client, and no traceback."""
+        with self.logged() as logged:
+            answer = await self.fetch('GET', '/addressbook/x')
+        self.assert_error(answer, 500, 'Internal Server Error')
+        self.assertNotIn(SECRET, answer.body.decode())
+        [record] = logged.records
+        self.assertEqual(f'{SECRET} may not', vars(record)['failure'])
+
+    async def test_a_cause_that_the_service_has_told_is_not_told_again(self) -> None:
+        with self.logged() as logged, self.assertLogs(LOGGER_NAME, 'ERROR') as told:
+            for path in ('/readiness', '/addressbook/x', '/readiness', '/addressbook'):
+                await self.fetch('GET', path)
+        self.assertEqual(1, len(told.records), told.output)
+        self.assertEqual(4, len(logged.records))
+        self.assertNotIn(SECRET, '\n'.join(logged.lines))
 
 
 class BuggyStoreTest(WireTestCase):

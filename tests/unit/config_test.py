@@ -207,7 +207,7 @@ class RefusedTest(ConfigTestCase):
             '/var/lib/a.db', 'a.db', 'mysql://host/d', 'sqlite:', 'sqlite://', 'sqlite:///',
             'sqlite://var/lib/a.db', 'sqlite:a.db', 'sqlite:///a.db?mode=ro', 'sqlite:///a#b',
             'postgresql:database', 'postgresql://[::1/d', 'postgresql://host:port/d',
-            'postgresql://a,b:655360/d',
+            'postgresql://a,b:655360/d', 'postgresql://user:1/2@host/d', 'sqlite:///a%00b',
         ):
             with self.subTest(dsn=dsn):
                 self.assert_refused(f'{LOGGING}addr-db: {{sql: {{dsn: "{dsn}"}}}}',
@@ -216,6 +216,7 @@ class RefusedTest(ConfigTestCase):
     def test_a_dsn_with_a_password_is_refused_and_not_repeated(self) -> None:
         for dsn in ('postgresql://user:Pimpernel@host/d', 'postgresql://:Pimpernel@a,b/d',
                     'postgresql://user@host/d?password=Pimpernel',
+                    'postgresql://user@host/d?%70assword=Pimpernel',
                     'postgresql://host/d?sslmode=require&sslpassword=Pimpernel'):
             with self.subTest(dsn=dsn):
                 content = f'{LOGGING}addr-db: {{sql: {{dsn: "{dsn}"}}}}'

@@ -56,10 +56,10 @@ BY_CLASS: Final[dict[type[Exception], type[StoreError]]] = {
     asyncpg.UnsupportedServerFeatureError: NothingDoneError,
     asyncpg.ClientConfigurationError: StoreMisconfiguredError,
     _base.DataError: StoreError,
-    asyncpg.InternalClientError: NothingDoneError,
-    asyncpg.ProtocolError: NothingDoneError,
-    asyncpg.TargetServerAttributeNotMatched: NothingDoneError,
-    asyncpg.OutdatedSchemaCacheError: NothingDoneError,
+    asyncpg.InternalClientError: OutcomeUnknownError,
+    asyncpg.ProtocolError: OutcomeUnknownError,
+    asyncpg.TargetServerAttributeNotMatched: OutcomeUnknownError,
+    asyncpg.OutdatedSchemaCacheError: OutcomeUnknownError,
 }
 
 # Never raised to those who use asyncpg, except for a message that no PostgreSQL would send.
@@ -138,13 +138,24 @@ class MessageTest(unittest.TestCase):
 
     def test_it_is_what_the_server_says_without_details(self) -> None:
         """Those quote values."""
-        error = server_error(
-            '23505', 'duplicate key', D=f'Key (nickname)=({SECRET}) exists', H=SECRET, W=SECRET)
+        error = server_error('42501', 'permission denied', D=SECRET, H=SECRET, W=SECRET)
         self.assertIn(SECRET, str(error))
-        self.assertEqual('duplicate key', str(why_failed(error)))
+        self.assertEqual('permission denied', str(why_failed(error)))
+        closed = asyncpg.InterfaceError('closed', detail=SECRET, hint=SECRET)
+        self.assertIn(SECRET, str(closed))
+        self.assertEqual('closed', str(why_failed(closed)))
+
+    def test_of_what_nobody_foresaw_it_is_the_name_for_the_words_may_quote_a_value(self) -> None:
+        for error, name in (
+            (server_error('22P02', f'invalid input: "{SECRET}"'),
+             'InvalidTextRepresentationError 22P02'),
+            (_base.DataError(f'invalid input for $1: {SECRET}'), 'DataError'),
+        ):
+            with self.subTest(name=name):
+                self.assertEqual(name, str(why_failed(error)))
 
     def test_it_is_one_line(self) -> None:
-        for error in (server_error('XX000', 'a\n b\r\n'), asyncpg.InterfaceError('a\nb'),
+        for error in (server_error('57014', 'a\n b\r\n'), asyncpg.InterfaceError('a\nb'),
                       OSError('a\tb')):
             with self.subTest(error=error):
                 self.assertEqual('a b', str(why_failed(error)))
