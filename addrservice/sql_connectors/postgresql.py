@@ -34,21 +34,21 @@ LOCK: Final = 0x61646472
 # SQLSTATE, or its first two characters for all others of the class -> what became of a statement
 # (PostgreSQL documentation, Appendix A). A class that is not here is a bug.
 OUTCOMES: Final[dict[str, type[StoreError]]] = {
-    '08': OutcomeUnknownError,       # connection exception
+    '08': OutcomeUnknownError,         # connection exception
     '22P05': StoreMisconfiguredError,  # no such character in the encoding of the database
-    '25006': NothingDoneError,       # read-only transaction: a primary no more
-    '26': StoreMisconfiguredError,   # no such prepared statement: PgBouncer and a statement cache
-    '28': StoreMisconfiguredError,   # credentials
-    '3D': StoreMisconfiguredError,   # no such database
-    '3F': StoreMisconfiguredError,   # no such schema
-    '40': NothingDoneError,          # rolled back: serialization failure, deadlock
-    '40003': OutcomeUnknownError,    # statement completion unknown
-    '42': StoreMisconfiguredError,   # no such table, no right to it
-    '53': StoreUnavailableError,     # insufficient resources
-    '55P03': NothingDoneError,       # lock not available
-    '57': OutcomeUnknownError,       # shut down or crashed meanwhile
-    '57014': StoreUnavailableError,  # cancelled
-    '57P03': NothingDoneError,       # starting or stopping
+    '25006': NothingDoneError,         # read-only transaction: a primary no more
+    '26': StoreMisconfiguredError,     # no such prepared statement: PgBouncer and a statement cache
+    '28': StoreMisconfiguredError,     # credentials
+    '3D': StoreMisconfiguredError,     # no such database
+    '3F': StoreMisconfiguredError,     # no such schema
+    '40': NothingDoneError,            # rolled back: serialization failure, deadlock
+    '40003': OutcomeUnknownError,      # statement completion unknown
+    '42': StoreMisconfiguredError,     # no such table, no right to it
+    '53': StoreUnavailableError,       # insufficient resources
+    '55P03': NothingDoneError,         # lock not available
+    '57': OutcomeUnknownError,         # shut down or crashed meanwhile
+    '57014': StoreUnavailableError,    # cancelled
+    '57P03': NothingDoneError,         # starting or stopping
 }
 
 
