@@ -420,7 +420,8 @@ class PingTest(MockedConnectorTestCase):
         ping = asyncio.create_task(self.db.ping())
         await question.until_asked()
         await self.db.stop()
-        await asyncio.wait([ping])
+        with self.assertRaises(OutcomeUnknownError):
+            await ping
         self.assertTrue(question.cancelled)
         self.assert_asked(self.ASKED, mock.call.stop())
 
