@@ -443,6 +443,18 @@ class TransactionTest(ConnectorTestCase):
         await self.insert(3)
         self.assertEqual([2, 3], await self.numbers())
 
+    def let_prepare(self, processes: list[subprocess.Popen[bytes]], files: int) -> None:
+        """Has processes prepare one file after the other, each at the same moment."""
+        for _ in range(files):
+            for process in processes:
+                assert process.stdout is not None
+                self.assertEqual(b'ready\n', process.stdout.readline())
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(b'\n')
+        for process in processes:
+            self.assertEqual((b'', b''), process.communicate(timeout=DEADLINE))
+
     async def test_two_processes_may_prepare_a_file_at_the_same_time(self) -> None:
         paths = [self.path.with_name(str(number)) for number in range(5)]
         command = [sys.executable, '-c', STARTER, *map(dsn_of, paths)]
@@ -451,15 +463,7 @@ class TransactionTest(ConnectorTestCase):
             stderr=subprocess.PIPE, bufsize=0)) for _ in range(2)]
         for process in processes:
             self.addCleanup(process.kill)
-        for path in paths:
-            for process in processes:
-                assert process.stdout is not None and process.stderr is not None
-                self.assertEqual(b'ready\n', process.stdout.readline(), process.stderr)
-            for process in processes:
-                assert process.stdin is not None
-                process.stdin.write(b'\n')
-        for process in processes:
-            self.assertEqual((b'', b''), process.communicate(timeout=DEADLINE))
+        await asyncio.to_thread(self.let_prepare, processes, len(paths))
         for path in paths:
             store = await self.start(path)
             self.assertEqual([(2,)], await store.read('SELECT count(*) FROM addresses'))
