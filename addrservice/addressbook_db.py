@@ -23,7 +23,7 @@ from addrservice.errors import (
     NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
     StoreError, UnknownNicknameError,
 )
-from addrservice.sql_connectors import Row, Rows, SQLConnector, Value, start_task
+from addrservice.sql_connectors import Row, Rows, SQLConnector, Value, hear
 from addrservice.validation import Entry, serialise_entry
 
 T = TypeVar('T')
@@ -257,32 +257,26 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         self._deadline = settings.deadline
         self._check_deadline = max(settings.deadline, settings.connect_timeout)
         self._prepared = False
-        self._checks: set[asyncio.Task[None]] = set()
         self._check: asyncio.Task[None] | None = None
         self._checked = 0.0
 
     async def start(self) -> None:
         await self._connector.start()
-        try:
-            await self._answer(self._deadline)
-        except StartError:
+        check = self._latest_check()
+        await asyncio.wait({check}, timeout=self._deadline)
+        if check.done() and isinstance(check.exception(), StartError):
             await self.stop()
-            raise
-        except StoreError:
-            pass  # it may come; whoever asks with ``ping`` is told
+            check.result()
 
     async def stop(self) -> None:
-        for check in self._checks:
-            check.cancel()
+        if self._check is not None:
+            self._check.cancel()
         await self._connector.stop()
 
     async def ping(self) -> None:
         """Asks the database, at most once a second; waits for a moment only."""
-        await self._answer(PING_DEADLINE)
-
-    async def _answer(self, patience: float) -> None:
         check = self._latest_check()
-        await asyncio.wait({check}, timeout=patience)
+        await asyncio.wait({check}, timeout=PING_DEADLINE)
         if not check.done() or check.cancelled():
             raise OutcomeUnknownError('no answer in time')
         check.result()
@@ -292,13 +286,13 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         if self._check is None or (
             self._check.done() and time.monotonic() >= self._checked + PING_INTERVAL
         ):
-            self._check = start_task(self._make_check(), self._checks)
+            self._check = asyncio.create_task(self._make_check())
+            self._check.add_done_callback(hear)
         return self._check
 
     async def _make_check(self) -> None:
         try:
-            await self._run(
-                self._check_deadline, READ_AGAIN, self._connector.check, CHECK)
+            await self._run(self._check_deadline, READ_AGAIN, self._connector.check, CHECK)
         finally:
             self._checked = time.monotonic()
 

@@ -196,7 +196,7 @@ class BaseRequestHandler(RequestHandler):
         if 'exc_info' in kwargs:
             error = kwargs['exc_info'][1]
             status_code, reason = _answer_to(error) or (status_code, None)
-            if isinstance(error, StoreError) and str(error) != self.service.trouble:
+            if isinstance(error, StoreError) and not self.service.has_told(error):
                 self.failure = str(error)
         elif task is not None and task.cancelling():  # a drain at its deadline
             status_code = HTTPStatus.SERVICE_UNAVAILABLE

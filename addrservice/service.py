@@ -29,16 +29,13 @@ class AddressBookService:
 
     Entries are dictionaries as the JSON Schema has them; ids are the store's nicknames. Each
     method may raise ``StoreError``.
-
-    :ivar trouble: what the log was told of why the store cannot be used; empty where that will
-        pass, None while it can be used
     """
 
     def __init__(self, db: AbstractAddressBookDB, logger: logging.Logger) -> None:
         self._db = db
         self._logger = logger
         self._accepting = False
-        self.trouble: str | None = None
+        self._trouble: str | None = None  # of the store, as the log was told; '' if it may pass
         self._started_ns = time.monotonic_ns()
 
     @classmethod
@@ -85,10 +82,14 @@ class AddressBookService:
         except StoreError as error:
             self._tell_of(error)
             return False
-        if self.trouble is not None:
+        if self._trouble is not None:
             self._logger.info('the store can be used again')
-            self.trouble = None
+            self._trouble = None
         return True
+
+    def has_told(self, error: StoreError) -> bool:
+        """Whether the log has been told just this, and that it lasts."""
+        return isinstance(error, StoreMisconfiguredError) and self._trouble == str(error)
 
     def _tell_of(self, error: StoreError) -> None:
         """Logs trouble with the store once: it is asked again and again while that lasts."""
@@ -96,9 +97,9 @@ class AddressBookService:
             level, trouble = logging.ERROR, str(error)
         else:
             level, trouble = logging.WARNING, ''  # out of reach in one way or another
-        if self.trouble != trouble:
+        if self._trouble != trouble:
             self._logger.log(level, 'the store cannot be used: %s', error)
-            self.trouble = trouble
+            self._trouble = trouble
 
     @trace()
     async def post_address(self, addr: Entry) -> str:

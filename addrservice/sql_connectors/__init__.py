@@ -62,12 +62,14 @@ class SQLConnector(ABC):
 
 def start_task(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
     """Starts a task, which is among the tasks while it runs, and may fail unheard."""
-    def end(task: asyncio.Task[T]) -> None:
-        tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # or asyncio complains that nobody asked for it
-
     task = asyncio.create_task(work)
     tasks.add(task)
-    task.add_done_callback(end)
+    task.add_done_callback(tasks.discard)
+    task.add_done_callback(hear)
     return task
+
+
+def hear(task: asyncio.Task[Any]) -> None:
+    """Takes note of how a task has ended: where nobody does, asyncio logs its error."""
+    if not task.cancelled():
+        task.exception()

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import unittest
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
 from unittest import mock
@@ -65,6 +66,16 @@ class PostgreSQLTestCase(unittest.IsolatedAsyncioTestCase):
         """Asserts that there is no result for now; it may come later."""
         with self.assertRaises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(result), A_WHILE)
+
+    @asynccontextmanager
+    async def assert_silent(self, connection: Connection, dsn: str) -> AsyncIterator[None]:
+        """Asserts that old and new connections get no answer before the block, and do after it."""
+        old = asyncio.create_task(connection.fetchval('SELECT 7'))
+        new = asyncio.create_task(self.connect(dsn))
+        await self.assert_waits(asyncio.wait([old, new], return_when=asyncio.FIRST_COMPLETED))
+        yield
+        self.assertEqual(7, await asyncio.wait_for(old, DEADLINE))
+        await asyncio.wait_for(new, DEADLINE)
 
 
 class BinariesTest(unittest.TestCase):
@@ -163,12 +174,8 @@ class OwnServerTest(PostgreSQLTestCase):
     async def test_frozen_it_is_silent_until_it_is_thawed(self) -> None:
         connection = await self.connect(self.server.dsn)
         self.server.freeze()
-        old = asyncio.create_task(connection.fetchval('SELECT 7'))
-        new = asyncio.create_task(self.connect(self.server.dsn))
-        await self.assert_waits(asyncio.wait([old, new], return_when=asyncio.FIRST_COMPLETED))
-        self.server.thaw()
-        self.assertEqual(7, await asyncio.wait_for(old, DEADLINE))
-        await asyncio.wait_for(new, DEADLINE)
+        async with self.assert_silent(connection, self.server.dsn):
+            self.server.thaw()
 
     async def test_it_can_be_stopped_and_started_and_killed_while_it_is_frozen(self) -> None:
         self.server.stop()
@@ -304,13 +311,9 @@ class ProxyTest(PostgreSQLTestCase):
 
     async def test_stalled_it_is_silent_until_it_forwards_again(self) -> None:
         self.proxy.stall()
-        old = asyncio.create_task(self.client.fetchval('SELECT 7'))
-        new = asyncio.create_task(self.connect(self.dsn))
-        await self.assert_waits(asyncio.wait([old, new], return_when=asyncio.FIRST_COMPLETED))
-        self.assertEqual(2, self.proxy.connections())
-        self.proxy.forward()
-        self.assertEqual(7, await asyncio.wait_for(old, DEADLINE))
-        await asyncio.wait_for(new, DEADLINE)
+        async with self.assert_silent(self.client, self.dsn):
+            self.assertEqual(2, self.proxy.connections())
+            self.proxy.forward()
 
     async def test_stalled_it_sees_that_a_client_gives_up(self) -> None:
         self.proxy.stall()
