@@ -4,11 +4,14 @@ A handler parses, calls the service once and answers; what it raises is answered
 handler.
 """
 
+import hashlib
 import logging
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import orjson
 from tornado.httputil import HTTPServerRequest
@@ -19,9 +22,17 @@ from addrservice import LOGGER_NAME, logs
 from addrservice.addressbook_db import StoredEntry
 from addrservice.base_handler import BaseRequestHandler
 from addrservice.config import ServiceSettings, Settings
-from addrservice.service import AddressBookService
+from addrservice.docs import DocsRequestHandler
+from addrservice.errors import PreconditionFailedError
+from addrservice.negotiation import accepts_gzip
+from addrservice.openapi import describe
+from addrservice.parameters import read_idempotency_key, read_query
+from addrservice.preconditions import Preconditions, entity_tag, last_modified
+from addrservice.service import AddressBookService, Condition
 
-_WEIGHT_ZERO: Final = re.compile(r'\s*q\s*=\s*0(\.0*)?\s*')
+# What is in an address book is personal: nobody but the client may keep it, and the client has to
+# ask whether it is still so.
+PERSONAL: Final = 'private, no-cache'
 
 
 class HealthRequestHandler(BaseRequestHandler):
@@ -47,27 +58,48 @@ class ReadinessRequestHandler(BaseRequestHandler):
 
 
 class AddressBookRequestHandler(BaseRequestHandler):
-    """The whole book."""
+    """The book: all of it, a page, what a search finds."""
 
     async def get(self) -> None:
-        separator = b'{'
-        async with aclosing(self.service.pages()) as pages:
-            async for page in pages:
-                if separator != b'{':
-                    await self.flush_page()
-                self.write(separator + b','.join(map(_member, page)))
-                separator = b','
-        self.write(b'{}' if separator == b'{' else b'}')
+        await self._answer(self._write_all)
 
     async def head(self) -> None:
-        async with aclosing(self.service.pages()) as pages:
+        await self._answer(self._write_head)
+
+    async def _answer(self, without_limit: Callable[..., Awaitable[None]]) -> None:
+        query = read_query(self.request.query_arguments)
+        self.set_header('Cache-Control', PERSONAL)
+        await (self._write_page if 'limit' in query else without_limit)(**query)
+
+    async def _write_head(self, name: str | None = None, after: str | None = None) -> None:
+        async with aclosing(self.service.pages(name, after)) as pages:
             await anext(pages, None)  # fails where a GET would
         await self.flush_page()  # now, for a body that is not made has no length to tell
 
+    async def _write_all(self, name: str | None = None, after: str | None = None) -> None:
+        separator = b'{'
+        async with aclosing(self.service.pages(name, after)) as pages:
+            async for page in pages:
+                if separator != b'{':
+                    await self.flush_page()
+                self.write(separator + _members(page))
+                separator = b','
+        self.write(b'{}' if separator == b'{' else b'}')
+
+    async def _write_page(self, limit: str, **chosen: str) -> None:
+        page = await self.service.page(int(limit), **chosen)
+        if page.after is not None:  # RFC 8288
+            query = urlencode({**chosen, 'limit': limit, 'after': page.after})
+            self.set_header('Link', f'</addressbook?{query}>; rel="next"')
+        self.write(b'{%s}' % _members(page.entries))
+
     async def post(self) -> None:
-        nickname = await self.service.post_address(self.json_body())
+        key = read_idempotency_key(self.request.headers.get('Idempotency-Key'))
+        entry = await self.service.post_entry(self.json_body(), key)
         self.set_status(HTTPStatus.CREATED)
-        self.set_header('Location', f'/addressbook/{nickname}')
+        self.set_header('Location', f'/addressbook/{entry.nickname}')
+        if entry.origin is None or entry.is_original:  # else the client has never seen it
+            self.set_header('ETag', entity_tag(entry.version))
         self.clear_header('Content-Type')
 
 
@@ -76,22 +108,66 @@ class AddressBookEntryRequestHandler(BaseRequestHandler):
 
     async def get(self, nickname: str) -> None:
         entry = await self.service.get_entry(nickname)
-        self.etag = f'"{entry.version}"'
-        self.write(entry.document)
+        preconditions = Preconditions.of(self.request.headers)
+        if not preconditions.allow_reading(entry.version):
+            raise PreconditionFailedError(nickname)
+        self.set_header('Cache-Control', PERSONAL)
+        self.set_header('Last-Modified', last_modified(entry.version))
+        self.etag = entity_tag(entry.version, self.goes_gzipped(entry.document))
+        if preconditions.find_unmodified(entry.version):
+            self.set_header('ETag', self.etag)
+            self.set_status(HTTPStatus.NOT_MODIFIED)
+        else:
+            self.write(entry.document)
 
     head = get
 
+    def check_etag_header(self) -> bool:
+        """Never so: ``get`` has looked at the preconditions already."""
+        return False
+
     async def put(self, nickname: str) -> None:
-        await self.service.put_address(nickname, self.json_body())
-        self.set_status(HTTPStatus.NO_CONTENT)
+        version = await self.service.put_address(nickname, self.json_body(), self._condition())
+        self._finish_change(version)
+
+    async def patch(self, nickname: str) -> None:
+        version = await self.service.patch_address(nickname, self.json_body(), self._condition())
+        self._finish_change(version)
 
     async def delete(self, nickname: str) -> None:
-        await self.service.delete_address(nickname)
+        await self.service.delete_address(nickname, self._condition())
         self.set_status(HTTPStatus.NO_CONTENT)
+
+    def _finish_change(self, version: int) -> None:
+        self.set_header('ETag', entity_tag(version))
+        self.set_status(HTTPStatus.NO_CONTENT)
+
+    def _condition(self) -> Condition | None:
+        """What the entry that is there must meet, if the request says so."""
+        preconditions = Preconditions.of(self.request.headers)
+        if not preconditions.concern_writing():
+            return None
+        return lambda entry: preconditions.allow_writing(entry.version)
+
+
+class OpenAPIRequestHandler(BaseRequestHandler):
+    """What all of this is, for machines."""
+
+    def get(self) -> None:
+        description: bytes = self.settings['description']
+        self.set_header('Cache-Control', 'no-cache')
+        digest = hashlib.sha256(description).hexdigest()
+        self.etag = entity_tag(digest, self.goes_gzipped(description))
+        self.write(description)
+
+    head = get
 
 
 class UnknownEndpointRequestHandler(BaseRequestHandler):
     """Any other path. No method is implemented, so each of them ends in ``send_error``."""
+
+    def options(self, *_: str) -> None:
+        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         RequestHandler.send_error(self, HTTPStatus.NOT_FOUND, reason='Unknown Endpoint')
@@ -113,13 +189,23 @@ class NegotiatedGzip(GZipContentEncoding):
         self._gzipping = accepts_gzip(request.headers.get('Accept-Encoding', ''))
 
 
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether an ``Accept-Encoding`` allows gzip: ``gzip;q=0`` and silence do not."""
-    accepted = {}
-    for item in accept_encoding.lower().split(','):
-        coding, _, weight = item.partition(';')
-        accepted[coding.strip()] = not _WEIGHT_ZERO.fullmatch(weight)
-    return accepted.get('gzip', accepted.get('*', False))
+PROBES: Final[dict[str, type[BaseRequestHandler]]] = {
+    '/healthz': HealthRequestHandler,
+    '/readiness': ReadinessRequestHandler,
+}
+
+# What /openapi.json describes.
+API: Final[dict[str, type[BaseRequestHandler]]] = {
+    **PROBES,
+    '/addressbook': AddressBookRequestHandler,
+    '/addressbook/{id}': AddressBookEntryRequestHandler,
+    '/openapi.json': OpenAPIRequestHandler,
+}
+
+PAGES: Final[dict[str, type[BaseRequestHandler]]] = {
+    '/docs': DocsRequestHandler,
+    '/docs/{asset}': DocsRequestHandler,
+}
 
 
 def make_addrservice_app(settings: Settings, debug: bool) -> tuple[AddressBookService, Application]:
@@ -135,45 +221,43 @@ def make_application(
     service: AddressBookService, limits: ServiceSettings, debug: bool
 ) -> Application:
     """The routes in front of a service."""
-    arguments = {'service': service, 'limits': limits}
-    return Application(
-        [
-            *_probes(arguments),
-            (r'/addressbook/?', AddressBookRequestHandler, arguments),
-            (r'/addressbook/(?P<nickname>[^/]+)/?', AddressBookEntryRequestHandler, arguments),
-        ],
-        default_handler_class=UnknownEndpointRequestHandler,
-        **_application_settings(arguments, debug),
-    )
+    description = describe({path: handler.methods() for path, handler in API.items()})
+    return _make_application(
+        {**API, **PAGES}, UnknownEndpointRequestHandler, service, limits, debug,
+        description=orjson.dumps(description))
 
 
 def make_overflow_application(
     service: AddressBookService, limits: ServiceSettings, debug: bool
 ) -> Application:
     """What connections beyond the cap get: the probes, and 503 for the rest."""
+    return _make_application(PROBES, TooManyConnectionsRequestHandler, service, limits, debug)
+
+
+def _make_application(
+    routes: dict[str, type[BaseRequestHandler]],
+    otherwise: type[BaseRequestHandler],
+    service: AddressBookService,
+    limits: ServiceSettings,
+    debug: bool,
+    **settings: Any,
+) -> Application:
     arguments = {'service': service, 'limits': limits}
     return Application(
-        _probes(arguments),
-        default_handler_class=TooManyConnectionsRequestHandler,
-        **_application_settings(arguments, debug),
-    )
+        [(_pattern(path), handler, arguments) for path, handler in routes.items()],
+        default_handler_class=otherwise,
+        default_handler_args=arguments,
+        transforms=[NegotiatedGzip],  # compress_response, but reading the weights
+        log_function=log_request,
+        debug_errors=debug,
+        cors_origins=limits.cors_origins,
+        running=set(),  # the tasks of the requests in flight
+        **settings)
 
 
-def _probes(arguments: dict[str, Any]) -> list[Any]:
-    return [
-        (r'/healthz/?', HealthRequestHandler, arguments),
-        (r'/readiness/?', ReadinessRequestHandler, arguments),
-    ]
-
-
-def _application_settings(arguments: dict[str, Any], debug: bool) -> dict[str, Any]:
-    return {
-        'default_handler_args': arguments,
-        'transforms': [NegotiatedGzip],  # compress_response, but reading the weights
-        'log_function': log_request,
-        'debug_errors': debug,
-        'running': set(),  # the tasks of the requests in flight
-    }
+def _pattern(path: str) -> str:
+    """The regular expression of a path: a name in braces is one segment, a last slash may be."""
+    return re.sub(r'\\{\w+\\}', '([^/]+)', re.escape(path)) + '/?'
 
 
 def log_request(handler: RequestHandler) -> None:
@@ -191,5 +275,5 @@ def log_request(handler: RequestHandler) -> None:
     )
 
 
-def _member(entry: StoredEntry) -> bytes:
-    return orjson.dumps(entry.nickname) + b':' + entry.document
+def _members(entries: list[StoredEntry]) -> bytes:
+    return b','.join(orjson.dumps(entry.nickname) + b':' + entry.document for entry in entries)

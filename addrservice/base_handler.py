@@ -18,14 +18,19 @@ import uuid_utils
 from tornado.httputil import HTTPInputError, HTTPServerRequest
 from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 from tornado.log import app_log
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import (
+    GZipContentEncoding, HTTPError, RequestHandler, stream_request_body,
+)
 
 from addrservice import logs
 from addrservice.config import ServiceSettings
+from addrservice.cors import cors_headers, preflight_headers
 from addrservice.errors import (
-    AddressBookError, InvalidEntryError, InvalidInputError, InvalidJSONError, NicknameTakenError,
-    StoreError, StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
+    AddressBookError, InvalidEntryError, InvalidInputError, InvalidJSONError,
+    InvalidParameterError, KeyReusedError, NicknameTakenError, PreconditionFailedError, StoreError,
+    StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
 )
+from addrservice.negotiation import accepts_gzip, accepts_json
 from addrservice.service import AddressBookService
 from addrservice.validation import parse_json
 
@@ -41,17 +46,22 @@ CLIENT_CLOSED_REQUEST: Final = 499  # nobody is there to see it but who reads th
 ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
     InvalidJSONError: (400, 'Invalid JSON body'),
     InvalidEntryError: (400, 'JSON Schema validation failed'),
+    InvalidParameterError: (400, None),
     UnknownNicknameError: (404, None),
     NicknameTakenError: (409, None),
+    PreconditionFailedError: (412, None),
+    KeyReusedError: (422, None),
     StoreUnavailableError: (503, None),
     StoreMisconfiguredError: (500, None),
     StreamClosedError: (CLIENT_CLOSED_REQUEST, None),
 }
 
+JSON: Final = 'application/json'
+MERGE_PATCH: Final = 'application/merge-patch+json'  # RFC 7396
+
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
 # Never two ways to take the same blank: a client could make the match last for ever.
-_JSON_TYPE: Final = re.compile(
-    r'application/json\s*(;\s*(charset\s*=\s*("utf-8"|utf-8)\s*)?)*', re.IGNORECASE)
+_UTF_8: Final = re.compile(r'\s*(;\s*(charset\s*=\s*("utf-8"|utf-8)\s*)?)*', re.IGNORECASE)
 
 
 @stream_request_body
@@ -60,7 +70,14 @@ class BaseRequestHandler(RequestHandler):
 
     The body arrives through ``data_received``, so that one over the limit is noticed and never
     held, and so that Tornado does not try to read forms in it.
+
+    :cvar produces_json: whether that is what clients have to accept
     """
+
+    produces_json = True
+
+    # Tornado's, in the order in which they are told.
+    SUPPORTED_METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
 
     def initialize(self, service: AddressBookService, limits: ServiceSettings) -> None:
         self.service = service
@@ -77,14 +94,39 @@ class BaseRequestHandler(RequestHandler):
         return sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid_utils.uuid4().hex
 
     def set_default_headers(self) -> None:
-        self.set_header('Content-Type', 'application/json')
+        self.set_header('Content-Type', JSON)
         self.set_header('X-Request-ID', self.request_id)
+        self.set_header('X-Content-Type-Options', 'nosniff')
+        self.set_header('Cache-Control', 'no-store')
         self.clear_header('Server')
+        self._set_headers(self._cors_headers())
+        vary = ['Accept'] * self.produces_json + ['Origin'] * bool(self.settings['cors_origins'])
+        if vary:
+            self.set_header('Vary', ', '.join(vary))
+
+    def _cors_headers(self) -> dict[str, str]:
+        return cors_headers(self.settings['cors_origins'], self.request.headers.get('Origin'))
+
+    def _set_headers(self, headers: dict[str, str]) -> None:
+        for name, value in headers.items():
+            self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Takes note of the request, and of a body that is over the limit by its own account."""
+        """Takes note of the request, and of what it cannot have."""
         logs.request_id.set(self.request_id)
         self._take_note_of_task()
+        self._bound_body()
+        method, accept = str(self.request.method), self.request.headers.get('Accept', '')
+        if self.produces_json and method != 'OPTIONS' and not accepts_json(accept):
+            # In the place of the method, which is called when all of the request has come: an
+            # answer before that would end the connection.
+            setattr(self, method.lower(), self._refuse_accept)
+
+    def _refuse_accept(self, *_: str) -> None:
+        raise HTTPError(406, 'What is here is application/json, which Accept excludes')
+
+    def _bound_body(self) -> None:
+        """Looks out for a body that is over the limit by its own account."""
         headers = self.request.headers
         waits = headers.get('Expect', '').lower() == '100-continue'
         if waits:
@@ -113,6 +155,22 @@ class BaseRequestHandler(RequestHandler):
         except UnicodeDecodeError:
             raise HTTPError(400, 'The path is not in UTF-8') from None
 
+    def options(self, *_: str) -> None:
+        """Tells what can be done here, and browsers whether pages of other origins may."""
+        methods = ', '.join(self.methods())
+        self.set_status(HTTPStatus.NO_CONTENT)
+        self.set_header('Allow', methods)
+        if 'PATCH' in methods:
+            self.set_header('Accept-Patch', MERGE_PATCH)
+        if self._cors_headers() and 'Access-Control-Request-Method' in self.request.headers:
+            self._set_headers(preflight_headers(methods))
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """The methods that a handler knows."""
+        return [method for method in cls.SUPPORTED_METHODS
+                if getattr(cls, name := method.lower()) is not getattr(RequestHandler, name)]
+
     def data_received(self, chunk: bytes) -> None:
         self._body_size += len(chunk)
         if self._body_size <= self.limits.max_body_size:
@@ -133,12 +191,22 @@ class BaseRequestHandler(RequestHandler):
         # A gzip coding that could be undone is gone from the headers by now.
         if self.request.headers.get('Content-Encoding', 'identity').lower() != 'identity':
             raise HTTPError(415, 'The body may be encoded with gzip, once, or not at all')
-        if not _JSON_TYPE.fullmatch(self.request.headers.get('Content-Type', '').strip()):
-            raise HTTPError(415, 'The body must be declared as Content-Type: application/json')
+        declared = self.request.headers.get('Content-Type', '').strip()
+        wanted = self._body_type()
+        if declared[:len(wanted)].lower() != wanted or not _UTF_8.fullmatch(declared, len(wanted)):
+            raise HTTPError(415, f'The body must be declared as Content-Type: {wanted}')
         return parse_json(b''.join(self._body))
+
+    def _body_type(self) -> str:
+        return MERGE_PATCH if self.request.method == 'PATCH' else JSON
 
     def _too_large(self) -> HTTPError:
         return HTTPError(413, 'The body is larger than %d bytes', self.limits.max_body_size)
+
+    def goes_gzipped(self, body: bytes) -> bool:
+        """Whether a body is sent with gzip."""
+        return (len(body) >= GZipContentEncoding.MIN_LENGTH
+                and accepts_gzip(self.request.headers.get('Accept-Encoding', '')))
 
     def compute_etag(self) -> str | None:
         """The handler's own: a version is cheaper than Tornado's hash of the body."""
@@ -230,16 +298,14 @@ class BaseRequestHandler(RequestHandler):
 
     def _set_error_headers(self, status_code: int) -> None:
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header('Allow', ', '.join(self._allowed_methods()))
+            self.set_header('Allow', ', '.join(self.methods()))
         elif status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
-            self.set_header('Accept', 'application/json')
+            self.set_header('Accept', self._body_type())
             self.set_header('Accept-Encoding', 'gzip')
+            if self._body_type() == MERGE_PATCH:
+                self.set_header('Accept-Patch', MERGE_PATCH)  # RFC 5789, 2.2
         elif status_code == HTTPStatus.SERVICE_UNAVAILABLE:
             self.set_header('Retry-After', RETRY_AFTER)
-
-    def _allowed_methods(self) -> list[str]:
-        return [method for method in self.SUPPORTED_METHODS
-                if getattr(type(self), name := method.lower()) is not getattr(RequestHandler, name)]
 
     def log_exception(
         self,

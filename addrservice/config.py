@@ -19,6 +19,9 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r'^[^\x00-\x1f\x7f\ud800-\udfff]*\Z')]
 
+# A scheme and a host (RFC 6454, 7), or any.
+Origin = Annotated[str, msgspec.Meta(pattern=r'^(https?://[^/?#@\s,"\x00-\x1f]+|\*)\Z')]
+
 # One host of a DSN, which may be empty, or in square brackets (RFC 3986, 3.2.2), and its port.
 _HOST: Final = r'(\[[0-9A-Fa-f:.]+\]|[^:,/?#@\[\]]*)(:[0-9]{1,5})?'
 
@@ -55,6 +58,8 @@ class ServiceSettings(_Section, frozen=True):
     :param drain_delay: seconds between "not ready" and the end of listening, for load balancers
         to notice
     :param shutdown_deadline: seconds that the requests in flight get to finish after that
+    :param cors_origins: the origins whose pages may use the service from a browser, each as in
+        ``https://app.example``; ``*`` for any
     """
 
     name: Text = 'Address Book'
@@ -66,6 +71,7 @@ class ServiceSettings(_Section, frozen=True):
     max_connections: Size = 10_000
     drain_delay: Seconds = 0
     shutdown_deadline: Seconds = 10
+    cors_origins: tuple[Origin, ...] = ()
 
 
 class SQLSettings(_Section, frozen=True):

@@ -3,9 +3,12 @@
     AddressBookError
     ├── InvalidInputError (ValueError)    What was passed in cannot be taken, here is why.
     │   ├── InvalidJSONError              The text is not JSON as RFC 8259 has it.
-    │   └── InvalidEntryError             The entry breaks the JSON Schema.
+    │   ├── InvalidEntryError             The entry breaks the JSON Schema.
+    │   └── InvalidParameterError         A parameter of a request cannot be taken.
     ├── UnknownNicknameError (KeyError)   No entry has the nickname.
     ├── NicknameTakenError (KeyError)     An entry has the nickname already.
+    ├── KeyReusedError                    The idempotency key was used for another entry.
+    ├── PreconditionFailedError           The entry is not in the state that was asked for.
     ├── StoreError                        The store failed in a way that nobody foresaw.
     │   ├── StoreUnavailableError         The store is out of reach or overloaded, for now.
     │   │   ├── NothingDoneError          Nothing was done; it may be tried again at once.
@@ -24,9 +27,10 @@ from typing import NamedTuple
 
 
 class Violation(NamedTuple):
-    """One place in an entry that is wrong.
+    """One place in a request that is wrong.
 
-    :param path: the place, as a JSON Pointer (RFC 6901); the empty string is the whole entry
+    :param path: the place in the entry, as a JSON Pointer (RFC 6901), where the empty string is the
+        whole of it; or the name of a parameter
     :param message: what is wrong there, in words that a person can act on
     """
 
@@ -77,6 +81,17 @@ class InvalidEntryError(InvalidInputError):
         super().__init__('JSON Schema validation failed', violations)
 
 
+class InvalidParameterError(InvalidInputError):
+    """A parameter of a request cannot be taken.
+
+    :param name: of the parameter
+    :param reason: what it must be
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f'The parameter {name!r} {reason}', [Violation(name, reason)])
+
+
 class UnknownNicknameError(AddressBookError, KeyError):
     """No entry has the nickname."""
 
@@ -89,6 +104,20 @@ class NicknameTakenError(AddressBookError, KeyError):
 
     def __init__(self, nickname: str) -> None:
         super().__init__(f'There is an entry {nickname!r} already')
+
+
+class KeyReusedError(AddressBookError):
+    """The idempotency key was used for another entry."""
+
+    def __init__(self) -> None:
+        super().__init__('The Idempotency-Key was used for another entry')
+
+
+class PreconditionFailedError(AddressBookError):
+    """The entry is not in the state that was asked for."""
+
+    def __init__(self, nickname: str) -> None:
+        super().__init__(f'The entry {nickname!r} is not in the state that the request asks for')
 
 
 class StoreError(AddressBookError):

@@ -31,6 +31,7 @@ BAD_REQUEST_BODY: Final = orjson.dumps({
 })
 BAD_REQUEST: Final = (
     b'HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n'
+    b'X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n'
     b'Content-Length: %d\r\n\r\n%s' % (len(BAD_REQUEST_BODY), BAD_REQUEST_BODY)
 )
 

@@ -2,15 +2,31 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from addrservice.addressbook_db import AbstractAddressBookDB, StoredEntry, create_addressbook_db
+import orjson
+
+from addrservice.addressbook_db import (
+    PAGE_SIZE, AbstractAddressBookDB, Place, StoredEntry, create_addressbook_db, place_of,
+)
 from addrservice.config import Settings
-from addrservice.errors import StoreError, StoreMisconfiguredError
+from addrservice.errors import (
+    NothingDoneError, PreconditionFailedError, StoreError, StoreMisconfiguredError,
+)
+from addrservice.merge_patch import merge_patch
 from addrservice.tracing import trace
-from addrservice.validation import Entry
+from addrservice.validation import Entry, serialise_entry
+
+T = TypeVar('T')
+Condition = Callable[[StoredEntry], bool]
+
+# What is held at once of an answer, for clients may take their time to read it.
+MAX_PAGE_BYTES: Final = 1024 * 1024
+
+# How often a change is tried that others come before each time.
+MAX_ATTEMPTS: Final = 100
 
 
 class ServiceStatus(NamedTuple):
@@ -22,6 +38,16 @@ class ServiceStatus(NamedTuple):
 
     ready: bool
     uptime: int
+
+
+class Page(NamedTuple):
+    """Some entries in their order.
+
+    :param after: what the next page comes after; None where there is no next one
+    """
+
+    entries: list[StoredEntry]
+    after: str | None
 
 
 class AddressBookService:
@@ -107,7 +133,18 @@ class AddressBookService:
 
         :raises InvalidEntryError: the entry breaks the schema
         """
-        return await self._db.create_address(addr)
+        return (await self.post_entry(addr)).nickname
+
+    @trace()
+    async def post_entry(self, addr: Entry, key: str | None = None) -> StoredEntry:
+        """Keeps a new entry, with a key only once: then gives the one that was made with it.
+
+        :raises InvalidEntryError: the entry breaks the schema
+        :raises KeyReusedError: it was another entry that was made with the key
+        """
+        if key is None:
+            return await self._db.create_entry(addr)
+        return await self._db.create_entry_once(addr, key)
 
     @trace()
     async def get_address(self, nickname: str) -> Entry:
@@ -126,21 +163,83 @@ class AddressBookService:
         return await self._db.read_entry(nickname)
 
     @trace()
-    async def put_address(self, nickname: str, addr: Entry) -> None:
-        """Puts another entry in the place of the one with that id.
+    async def put_address(
+        self, nickname: str, addr: Entry, condition: Condition | None = None
+    ) -> int:
+        """Puts another entry in the place of the one with that id; gives its version.
 
+        :param condition: what the one that is there must meet
         :raises InvalidEntryError: the entry breaks the schema
         :raises UnknownNicknameError: there is none
+        :raises PreconditionFailedError: it does not meet the condition
         """
-        await self._db.update_address(nickname, addr)
+        if condition is None:
+            return await self._db.update_address(nickname, addr)
+        serialise_entry(addr)  # what is wrong with it is told whatever the state
+
+        async def replace(entry: StoredEntry) -> int:
+            return await self._db.update_address(nickname, addr, entry.version)
+
+        return await self._write_if(nickname, condition, replace)
 
     @trace()
-    async def delete_address(self, nickname: str) -> None:
+    async def patch_address(
+        self, nickname: str, patch: Any, condition: Condition | None = None
+    ) -> int:
+        """Changes the entry with that id by a JSON Merge Patch (RFC 7396); gives its version.
+
+        :param condition: what the one that is there must meet
+        :raises InvalidEntryError: what comes out breaks the schema
+        :raises UnknownNicknameError: there is none
+        :raises PreconditionFailedError: it does not meet the condition
+        """
+        def patched(entry: StoredEntry) -> Any:
+            return merge_patch(orjson.loads(entry.document), patch)
+
+        def is_allowed(entry: StoredEntry) -> bool:
+            serialise_entry(patched(entry))  # as for put_address
+            return condition is None or condition(entry)
+
+        async def change(entry: StoredEntry) -> int:
+            return await self._db.update_address(nickname, patched(entry), entry.version)
+
+        return await self._write_if(nickname, condition and is_allowed, change)
+
+    @trace()
+    async def delete_address(self, nickname: str, condition: Condition | None = None) -> None:
         """Removes the entry with that id.
 
+        :param condition: what it must meet
         :raises UnknownNicknameError: there is none
+        :raises PreconditionFailedError: it does not meet the condition
         """
-        await self._db.delete_address(nickname)
+        if condition is None:
+            return await self._db.delete_address(nickname)
+
+        async def delete(entry: StoredEntry) -> None:
+            await self._db.delete_address(nickname, entry.version)
+
+        return await self._write_if(nickname, condition, delete)
+
+    async def _write_if(
+        self,
+        nickname: str,
+        condition: Condition | None,
+        write: Callable[[StoredEntry], Awaitable[T]],
+    ) -> T:
+        """Writes what follows from an entry that meets a condition.
+
+        The store refuses it if another one has changed the entry meanwhile; then it is read again.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            entry = await self._db.read_entry(nickname)
+            if condition is not None and not condition(entry):
+                raise PreconditionFailedError(nickname)
+            try:
+                return await write(entry)
+            except PreconditionFailedError:
+                continue
+        raise NothingDoneError('too many write the same entry at the same time')
 
     @trace()
     async def get_all_addresses(self) -> dict[str, Entry]:
@@ -148,8 +247,56 @@ class AddressBookService:
         return await self._db.read_all_addresses()
 
     @trace()
-    async def pages(self) -> AsyncGenerator[list[StoredEntry], None]:
-        """All entries, serialised, in order of id, some at a time; no page is empty."""
-        async with aclosing(self._db.pages()) as pages:
+    async def pages(
+        self, name: str | None = None, after: str | None = None, size: int = PAGE_SIZE
+    ) -> AsyncGenerator[list[StoredEntry], None]:
+        """All entries, serialised, up to ``size`` at a time; no page is empty.
+
+        They come in order of id or, where they are searched by name, in order of name, then of id:
+        only so what a page costs does not depend on how many there are.
+
+        :param name: what the names begin with, without regard to case
+        :param after: where to go on, as ``page`` gives it, or an id
+        :raises UnknownNicknameError: a search cannot go on after an entry that is not there
+        """
+        if name is None:
+            chosen = self._db.pages(size, _nickname(after))
+        else:
+            chosen = self._db.found_pages(name, size, await self._place(after))
+        async with aclosing(chosen) as pages:
             async for page in pages:
                 yield page
+
+    @trace()
+    async def page(self, limit: int, name: str | None = None, after: str | None = None) -> Page:
+        """Up to ``limit`` of the entries that ``pages`` would give; fewer where they are large.
+
+        :raises UnknownNicknameError: as ``pages``
+        """
+        entries: list[StoredEntry] = []
+        room = MAX_PAGE_BYTES
+        async with aclosing(self.pages(name, after, min(limit, PAGE_SIZE) + 1)) as pages:
+            async for page in pages:
+                for entry in page:
+                    if len(entries) == limit or room <= 0:
+                        return Page(entries, _after(entries[-1], name))
+                    entries.append(entry)
+                    room -= len(entry.document)
+        return Page(entries, None)
+
+    async def _place(self, after: str | None) -> Place | None:
+        """Where a search goes on."""
+        if after is None:
+            return None
+        nickname, colon, name = after.partition(':')
+        return Place(name, nickname) if colon else place_of(await self._db.read_entry(nickname))
+
+
+def _after(entry: StoredEntry, name: str | None) -> str:
+    """What the next page comes after."""
+    return entry.nickname if name is None else f'{entry.nickname}:{place_of(entry).name}'
+
+
+def _nickname(after: str | None) -> str | None:
+    """Where the book goes on."""
+    return None if after is None else after.partition(':')[0]

@@ -79,6 +79,8 @@ class AddressBookDBContract(ABC, _TestCase):
 
     async def asyncSetUp(self) -> None:
         await super().asyncSetUp()
+        # Else asyncio notes who began each step, which takes longer than what the databases do.
+        asyncio.get_running_loop().set_debug(False)
         self.store = await self.make_store()
         await self.store.start()
         self.addAsyncCleanup(self.store.stop)

@@ -323,7 +323,7 @@ class InLoopTestCase(ConductTestCase, WireTestCase):
     async def asyncSetUp(self) -> None:
         self.addAsyncCleanup(self.assert_nothing_is_left, open_files())
         # Else each test would take seconds more, for readiness asks once a second.
-        self.enterContext(mock.patch('addrservice.addressbook_db.PING_INTERVAL', 0.1))
+        self.enterContext(mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0.1))
         self.log = self.enterContext(self.logged())
         await super().asyncSetUp()
         self.clients = Clients(self.port)

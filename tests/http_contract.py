@@ -8,19 +8,33 @@ import asyncio
 import gzip
 import json
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from addrservice.addressbook_db import PAGE_SIZE
 from tests.support import JSON, address
-from tests.wire import SMALL, UNKNOWN_ID, WireTestCase, request
+from tests.wire import SMALL, UNKNOWN_ID, Answer, WireTestCase, request
+
+VARY: Final = 'Accept, Accept-Encoding'
+MERGE_PATCH: Final = 'application/merge-patch+json'
+PATCH_JSON: Final = {'Content-Type': MERGE_PATCH}
 
 # Paths of each kind with what is allowed there; {} is the id of an entry.
 ROUTES: Final = {
-    '/healthz': {'GET', 'HEAD'},
-    '/readiness': {'GET', 'HEAD'},
-    '/addressbook': {'GET', 'HEAD', 'POST'},
-    '/addressbook/{}': {'GET', 'HEAD', 'PUT', 'DELETE'},
+    '/healthz': {'GET', 'HEAD', 'OPTIONS'},
+    '/readiness': {'GET', 'HEAD', 'OPTIONS'},
+    '/openapi.json': {'GET', 'HEAD', 'OPTIONS'},
+    '/addressbook': {'GET', 'HEAD', 'POST', 'OPTIONS'},
+    '/addressbook/{}': {'GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'},
 }
+
+
+async def at_once(test: WireTestCase, requests: Sequence[bytes]) -> list[Answer]:
+    """The answers to requests that are all there before the first one is answered."""
+    connections = [await test.connect() for _ in requests]
+    for connection, data in zip(connections, requests, strict=True):
+        await connection.send(data)
+    return await asyncio.gather(*(connection.answer() for connection in connections))
 
 
 class ProbeTest(WireTestCase):
@@ -139,7 +153,7 @@ class EntryTest(WireTestCase):
                     self.assertEqual(304, answer.code)
                     self.assert_empty(answer)
                     self.assertEqual(etag, answer.headers['ETag'])
-                    self.assertEqual('Accept-Encoding', answer.headers['Vary'])
+                    self.assertEqual(VARY, answer.headers['Vary'])
 
     async def test_another_if_none_match_gets_the_entry(self) -> None:
         old = await self.etag()
@@ -167,7 +181,7 @@ class EntryTest(WireTestCase):
         self.assertEqual({}, await self.read('/addressbook'))
 
     async def test_head_answers_as_get_without_a_body(self) -> None:
-        paths = ['/healthz', '/readiness', '/addressbook', self.path, '/nowhere',
+        paths = ['/healthz', '/readiness', '/openapi.json', '/addressbook', self.path, '/nowhere',
                  f'/addressbook/{UNKNOWN_ID}']
         connection = await self.connect()
         for path in paths:
@@ -175,13 +189,14 @@ class EntryTest(WireTestCase):
                 get = await connection.exchange(request('GET', path))
                 head = await connection.exchange(request('HEAD', path), has_body=False)
                 self.assertEqual((get.status, get.reason), (head.status, head.reason))
-                for name in ('Content-Type', 'ETag', 'Vary'):
+                for name in ('Content-Type', 'ETag', 'Vary', 'Cache-Control', 'Last-Modified'):
                     self.assertEqual(get.headers.get(name), head.headers.get(name), name)
                 if path == self.path:
                     self.assertEqual(get.headers['Content-Length'], head.headers['Content-Length'])
 
     async def test_a_trailing_slash_is_allowed_on_every_path(self) -> None:
-        for path in ('/healthz/', '/readiness/', '/addressbook/', f'{self.path}/'):
+        for path in ('/healthz/', '/readiness/', '/openapi.json/', '/addressbook/',
+                     f'{self.path}/'):
             for method in ('GET', 'HEAD'):
                 with self.subTest(path, method=method):
                     self.assertEqual(200, (await self.fetch(method, path)).code)
@@ -189,6 +204,7 @@ class EntryTest(WireTestCase):
         self.assertEqual(201, answer.code)
         path = answer.headers['Location'] + '/'
         self.assertEqual(204, (await self.fetch('PUT', path, SMALL, JSON)).code)
+        self.assertEqual(204, (await self.fetch('PATCH', path, SMALL, PATCH_JSON)).code)
         self.assertEqual(204, (await self.fetch('DELETE', path)).code)
 
 
@@ -198,7 +214,11 @@ class RefusalTest(WireTestCase):
     async def asyncSetUp(self) -> None:
         await super().asyncSetUp()
         self.path = await self.post({'name': 'Ada'})
-        self.writes = ('POST', '/addressbook'), ('PUT', self.path)
+        self.writes = ('POST', '/addressbook'), ('PUT', self.path), ('PATCH', self.path)
+
+    def declared(self, method: str) -> dict[str, str]:
+        """The type that the body of a write has."""
+        return PATCH_JSON if method == 'PATCH' else JSON
 
     async def assert_unchanged(self) -> None:
         book = await self.read('/addressbook')
@@ -216,10 +236,11 @@ class RefusalTest(WireTestCase):
                     self.assertEqual((method, path), (body['method'], body['uri']))
 
     async def test_an_unknown_id_is_not_found(self) -> None:
-        for method, body in (('GET', None), ('PUT', SMALL), ('DELETE', None)):
+        for method, body in (('GET', None), ('PUT', SMALL), ('PATCH', SMALL), ('DELETE', None)):
             for name in (UNKNOWN_ID, 'x', 'a%20b', '%E0%A4%A8'):
                 with self.subTest(name, method=method):
-                    answer = await self.fetch(method, f'/addressbook/{name}?q=1', body, JSON)
+                    headers = self.declared(method)
+                    answer = await self.fetch(method, f'/addressbook/{name}?q=1', body, headers)
                     error = self.assert_error(answer, 404)
                     self.assertEqual('Not Found', answer.reason)
                     self.assertEqual(f'/addressbook/{name}?q=1', error['uri'])
@@ -243,7 +264,7 @@ class RefusalTest(WireTestCase):
         for method, target in self.writes:
             for body in bodies:
                 with self.subTest(body, method=method):
-                    answer = await self.fetch(method, target, body, JSON)
+                    answer = await self.fetch(method, target, body, self.declared(method))
                     error = self.assert_error(answer, 400, 'Invalid JSON body')
                     self.assertEqual('Invalid JSON body', answer.reason)
                     [violation] = error['errors']
@@ -255,7 +276,8 @@ class RefusalTest(WireTestCase):
         entry = {'name': '', 'addresses': [{'kind': 'moon'}], 'a/b~': 1}
         for method, target in self.writes:
             with self.subTest(method):
-                answer = await self.fetch(method, target, json.dumps(entry), JSON)
+                headers = self.declared(method)
+                answer = await self.fetch(method, target, json.dumps(entry), headers)
                 error = self.assert_error(answer, 400, 'JSON Schema validation failed')
                 self.assertEqual('JSON Schema validation failed', answer.reason)
                 for violation in error['errors']:
@@ -277,8 +299,9 @@ class RefusalTest(WireTestCase):
                  'application/json; charset=utf-16', 'application/json; charset="utf-8',
                  'application/json; charset', 'application/json; version=1',
                  'application/json charset=utf-8', 'application/x-www-form-urlencoded',
-                 'multipart/form-data; boundary=x', 'multipart/form-data', 'application/xml')
-        for method, target in self.writes:
+                 'multipart/form-data; boundary=x', 'multipart/form-data', 'application/xml',
+                 MERGE_PATCH)
+        for method, target in self.writes[:2]:
             for declared in types:
                 with self.subTest(declared, method=method):
                     headers = {} if declared is None else {'Content-Type': declared}

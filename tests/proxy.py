@@ -1,10 +1,13 @@
-"""A TCP proxy between a client and PostgreSQL that can misbehave while it runs.
+"""A TCP proxy between a client and a server that can misbehave while it runs.
+
+The server is PostgreSQL and the client the service, or the server is the service.
 
 It has a thread and an event loop of its own: so it serves tests without an event loop too, those
 of the service as a process, and it goes on while a test waits for something else.
 """
 
 import asyncio
+import itertools
 import re
 import socket
 import struct
@@ -15,8 +18,8 @@ from typing import Any, Final, Self
 from tests.postgresql import free_port
 from tests.support import DEADLINE
 
-# The message that a statement was executed. It comes after the commit, except in an explicit
-# transaction: there the one of COMMIT does.
+# PostgreSQL's message that a statement was executed. It comes after the commit, except in an
+# explicit transaction: there the one of COMMIT does.
 EXECUTED: Final = rb'C\0\0\0.(?:SELECT|INSERT|UPDATE|DELETE|COMMIT)\b'
 
 
@@ -87,6 +90,8 @@ class Proxy:
         self._ends: set[_End] = set()
         self._target = target
         self._lost: re.Pattern[bytes] | None = None
+        self._every = 1
+        self._count = itertools.count(1)
         self._connecting: dict[_End, asyncio.Task[None]] = {}
         self._listener: asyncio.Server | None = None
 
@@ -111,9 +116,12 @@ class Proxy:
         """Takes connections and forwards nothing, like a host that has fallen silent."""
         self._run(self._forward(is_stalled=True))
 
-    def lose_answers(self, pattern: bytes = EXECUTED) -> None:
-        """Forwards, but an answer that matches is lost and its connection reset."""
-        self._run(self._forward(lost=pattern))
+    def lose_answers(self, pattern: bytes = EXECUTED, every: int = 1) -> None:
+        """Forwards, but an answer that matches is lost and its connection reset.
+
+        :param every: 3 for only every third of those, counted over all connections
+        """
+        self._run(self._forward(lost=pattern, every=every))
 
     def refuse(self) -> None:
         """Takes no connections, and resets those that are open."""
@@ -128,7 +136,7 @@ class Proxy:
         return sum(end._is_client for end in self._ends.copy())
 
     def _loses(self, answer: bytes) -> bool:
-        if self._lost is None or not self._lost.search(answer):
+        if self._lost is None or not self._lost.search(answer) or next(self._count) % self._every:
             return False
         self.lost_answers += 1
         return True
@@ -146,9 +154,13 @@ class Proxy:
         finally:
             del self._connecting[client]
 
-    async def _forward(self, is_stalled: bool = False, lost: bytes | None = None) -> None:
+    async def _forward(
+        self, is_stalled: bool = False, lost: bytes | None = None, every: int = 1
+    ) -> None:
         self._is_stalled = is_stalled
         self._lost = None if lost is None else re.compile(lost, re.DOTALL)
+        self._every = every
+        self._count = itertools.count(1)
         if self._listener is None:
             self._listener = await self._loop.create_server(
                 lambda: _End(self), '127.0.0.1', self.port)

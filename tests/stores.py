@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from addrservice.addressbook_db import PAGE_SIZE, InMemoryAddressBookDB, StoredEntry
+from addrservice.addressbook_db import PAGE_SIZE, InMemoryAddressBookDB, Place, StoredEntry
 from addrservice.errors import NicknameTakenError, StoreMisconfiguredError, StoreUnavailableError
 from tests.wire import SECRET
 
@@ -23,14 +23,24 @@ class Unreachable(InMemoryAddressBookDB):
         await self.ping()
         return await super().read_page(after, limit)
 
-    async def delete_address(self, nickname: str) -> None:
+    async def delete_address(self, nickname: str, version: int | None = None) -> None:
         await self.ping()
 
-    async def _insert(self, nickname: str, document: bytes) -> None:
+    async def _find_page(self, prefix: str, after: Place | None, limit: int) -> list[StoredEntry]:
         await self.ping()
+        return await super()._find_page(prefix, after, limit)
 
-    async def _replace(self, nickname: str, document: bytes) -> None:
+    async def _insert(
+        self, nickname: str, document: bytes, name: str, origin: str | None = None
+    ) -> int:
         await self.ping()
+        return await super()._insert(nickname, document, name, origin)
+
+    async def _replace(
+        self, nickname: str, document: bytes, name: str, version: int | None
+    ) -> int:
+        await self.ping()
+        return await super()._replace(nickname, document, name, version)
 
 
 class Locked(Unreachable):
@@ -69,7 +79,9 @@ class Sluggish(InMemoryAddressBookDB):
 class Taken(InMemoryAddressBookDB):
     """A store that has every nickname already."""
 
-    async def _insert(self, nickname: str, document: bytes) -> None:
+    async def _insert(
+        self, nickname: str, document: bytes, name: str, origin: str | None = None
+    ) -> int:
         raise NicknameTakenError(nickname)
 
 
@@ -88,10 +100,12 @@ class Watched(InMemoryAddressBookDB):
         """Raises an error in the place of a page, after so many."""
         self._failure, self._good, self.given = failure, after, 0
 
-    async def pages(self, size: int = PAGE_SIZE) -> AsyncGenerator[list[StoredEntry], None]:
+    async def pages(
+        self, size: int = PAGE_SIZE, after: str | None = None
+    ) -> AsyncGenerator[list[StoredEntry], None]:
         self.readers += 1
         try:
-            async for page in super().pages(size):
+            async for page in super().pages(size, after):
                 if self._failure is not None and self.given == self._good:
                     raise self._failure
                 self.given += 1

@@ -1,5 +1,6 @@
 """What several tests share: configurations, an application on a socket, a service as a process."""
 
+import asyncio
 import http.client
 import json
 import logging
@@ -76,6 +77,8 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         return create_addressbook_db(self.settings.addr_db)
 
     async def asyncSetUp(self) -> None:
+        # In debug mode each callback notes where it comes from, which takes half of all time.
+        asyncio.get_running_loop().set_debug(False)
         self._watch_logs()
         self.settings = self.make_settings()
         self.store = self.make_store()

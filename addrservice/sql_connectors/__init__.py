@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 T = TypeVar('T')
-Value = str | int
+Value = str | int | None
 Row = Iterable[Any]
 Rows = Sequence[Row]
 

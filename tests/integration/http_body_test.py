@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from addrservice.base_handler import MAX_DISCARDED
 from addrservice.config import Settings
+from tests.http_contract import VARY
 from tests.support import JSON, address, make_settings
 from tests.wire import (
     CHUNKED, SMALL, UNKNOWN_ID, WireTestCase, chunked, padded, post_head, request,
@@ -53,6 +54,7 @@ class BodyTest(WireTestCase):
             bodies = {
                 'declared': request('POST', '/addressbook', body=body),
                 'put': request('PUT', f'/addressbook/{UNKNOWN_ID}', body=body),
+                'patch': request('PATCH', f'/addressbook/{UNKNOWN_ID}', body=body),
                 'chunked': CHUNKED + chunked(body, 777),
                 'gzip': gzipped(packed),
                 'not json': request('POST', '/addressbook', f'Content-Length: {size}') + body,
@@ -159,14 +161,14 @@ class CompressionTest(WireTestCase):
                     self.assertEqual('gzip' if compressed else None, coding)
                     body = gzip.decompress(answer.body) if compressed else answer.body
                     self.assertIn(b'Raisina Hill', body)
-                    self.assertEqual('Accept-Encoding', answer.headers['Vary'])
+                    self.assertEqual(VARY, answer.headers['Vary'])
                     self.assertEqual(str(len(answer.body)), answer.headers['Content-Length'])
 
     async def test_silence_about_encodings_gets_the_answer_as_it_is(self) -> None:
         path = await self.post(self.large())
         answer = await self.fetch('GET', path)
         self.assertNotIn('Content-Encoding', answer.headers)
-        self.assertEqual('Accept-Encoding', answer.headers['Vary'])
+        self.assertEqual(VARY, answer.headers['Vary'])
         self.assertEqual(self.large(), json.loads(answer.body))
 
     async def test_what_is_small_or_empty_is_not_compressed(self) -> None:
@@ -178,6 +180,8 @@ class CompressionTest(WireTestCase):
         put = await self.fetch('PUT', path, json.dumps(self.large()), headers)
         self.assertEqual(204, put.code)
         self.assert_empty(put)
+        headers = {'Accept-Encoding': 'gzip', 'If-None-Match': '*'}
+        self.assert_empty(await self.fetch('GET', path, None, headers))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,8 @@ class ConnectionTest(WireTestCase):
         for data, status in (
             (request('GET', path), 200), (request('PUT', path, body=SMALL), 204),
             (request('POST', '/addressbook', body=b'{'), 400), (request('GET', '/nowhere'), 404),
-            (request('PATCH', path, body=SMALL), 405), (request('DELETE', path), 204),
+            (request('PATCH', path, body=SMALL), 415), (request('OPTIONS', path), 204),
+            (request('GET', path, 'If-None-Match: *'), 304), (request('DELETE', path), 204),
             (request('GET', path), 404), (request('GET', '/addressbook'), 200),
         ):
             answer = await connection.exchange(data)

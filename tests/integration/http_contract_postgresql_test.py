@@ -2,7 +2,9 @@
 
 import unittest
 
-from tests import http_contract
+from tests import (
+    http_changes_contract, http_conditions_contract, http_contract, http_pages_contract,
+)
 from tests.backends import OnPostgreSQL
 from tests.postgresql import shared_server
 
@@ -27,6 +29,34 @@ class RefusalTest(OnPostgreSQL, http_contract.RefusalTest):
 
 class PagesTest(OnPostgreSQL, http_contract.PagesTest):
     """The book when it is larger than one page of the store."""
+
+
+class BookPageTest(OnPostgreSQL, http_pages_contract.BookPageTest):
+    """GET /addressbook?limit=N&after=ID."""
+
+
+class MeanwhileTest(OnPostgreSQL, http_pages_contract.MeanwhileTest):
+    """Pages that are read while others write."""
+
+
+class SearchTest(OnPostgreSQL, http_pages_contract.SearchTest):
+    """GET /addressbook?name=PREFIX."""
+
+
+class ValidatorTest(OnPostgreSQL, http_conditions_contract.ValidatorTest):
+    """ETag and Last-Modified."""
+
+
+class PreconditionTest(OnPostgreSQL, http_conditions_contract.PreconditionTest):
+    """What conditions are made of, as far as it is the stores that decide."""
+
+
+class PatchTest(OnPostgreSQL, http_changes_contract.PatchTest):
+    """PATCH /addressbook/<id>."""
+
+
+class RetryTest(OnPostgreSQL, http_changes_contract.RetryTest):
+    """POST /addressbook with an Idempotency-Key."""
 
 
 if __name__ == '__main__':

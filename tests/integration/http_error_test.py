@@ -7,6 +7,7 @@ from typing import Final
 from tornado.web import Application
 
 from addrservice.base_handler import BaseRequestHandler
+from tests.http_contract import PATCH_JSON
 from tests.stores import Buggy, Slow, Taken, Unreachable
 from tests.support import JSON
 from tests.wire import MALFORMED, MALFORMED_BODIES, SECRET, SMALL, WireTestCase, request
@@ -14,7 +15,14 @@ from tests.wire import MALFORMED, MALFORMED_BODIES, SECRET, SMALL, WireTestCase,
 OPERATIONS: Final = (
     ('GET', '/addressbook', None), ('POST', '/addressbook', SMALL), ('GET', '/addressbook/x', None),
     ('PUT', '/addressbook/x', SMALL), ('DELETE', '/addressbook/x', None),
+    ('PATCH', '/addressbook/x', SMALL), ('GET', '/addressbook?limit=9', None),
+    ('GET', '/addressbook?name=a', None), ('GET', '/addressbook?name=a&limit=9', None),
 )
+
+
+def declared(method: str) -> dict[str, str]:
+    """The type that a body has."""
+    return PATCH_JSON if method == 'PATCH' else JSON
 
 
 class UnreachableStoreTest(WireTestCase):
@@ -34,14 +42,22 @@ class UnreachableStoreTest(WireTestCase):
     async def test_a_store_out_of_reach_is_503_with_retry_after(self) -> None:
         for method, path, body in OPERATIONS:
             with self.subTest(f'{method} {path}'):
-                answer = await self.fetch(method, path, body, JSON)
+                answer = await self.fetch(method, path, body, declared(method))
                 error = self.assert_error(answer, 503)
                 self.assertEqual('Service Unavailable', answer.reason)
                 self.assertRegex(answer.headers['Retry-After'], '^[1-9][0-9]*$')
                 self.assertNotIn('errors', error)
 
+    async def test_a_condition_or_a_key_does_not_make_a_difference(self) -> None:
+        fields = {'If-Match': '*', 'If-None-Match': '"x"', 'Idempotency-Key': 'mine'}
+        for method, path, body in OPERATIONS:
+            with self.subTest(f'{method} {path}'):
+                answer = await self.fetch(method, path, body, {**declared(method), **fields})
+                self.assert_error(answer, 503)
+
     async def test_a_head_says_503_where_a_get_does(self) -> None:
-        for path in ('/readiness', '/addressbook', '/addressbook/x'):
+        for path in ('/readiness', '/addressbook', '/addressbook/x', '/addressbook?limit=9',
+                     '/addressbook?name=a', '/addressbook?name=a&limit=9'):
             with self.subTest(path):
                 answer = await self.fetch('HEAD', path)
                 self.assertEqual((503, b''), (answer.code, answer.body))
@@ -51,9 +67,11 @@ class UnreachableStoreTest(WireTestCase):
         """Nothing but the line of the request is logged for it."""
         with self.logged() as logged:
             for method, path, body in OPERATIONS:
-                await self.fetch(method, path, body, JSON)
+                await self.fetch(method, path, body, declared(method))
             await self.fetch('PATCH', '/addressbook', SMALL, JSON)
             await self.fetch('POST', '/addressbook', b'{}', JSON)
+            await self.fetch('GET', '/addressbook?limit=0')
+            await self.fetch('GET', '/addressbook', None, {'Accept': 'text/html'})
         self.assertEqual({'tornado.access'}, {record.name for record in logged.records})
 
 
@@ -80,7 +98,7 @@ class BuggyStoreTest(WireTestCase):
         for method, path, body in OPERATIONS:
             with (self.subTest(f'{method} {path}'),
                   self.assertLogs('tornado.application', 'ERROR') as caught):
-                answer = await self.fetch(method, path, body, JSON)
+                answer = await self.fetch(method, path, body, declared(method))
                 error = self.assert_error(answer, 500, 'Internal Server Error')
                 self.assertEqual({'method', 'uri', 'code', 'message', 'requestId'}, error.keys())
                 self.assertNotIn(SECRET, f'{answer.body!r} {answer.reason} {answer.headers}')
@@ -157,7 +175,8 @@ class NoDebugTest(WireTestCase):
 
     async def test_no_error_tells_its_trace(self) -> None:
         for method, path, body in (('GET', '/addressbook/x', None), ('POST', '/addressbook', b'{'),
-                                   ('PATCH', '/addressbook', SMALL), ('GET', '/nowhere', None)):
+                                   ('PATCH', '/addressbook', SMALL), ('GET', '/nowhere', None),
+                                   ('GET', '/addressbook?limit=0', None)):
             with self.subTest(f'{method} {path}'):
                 answer = await self.fetch(method, path, body, JSON)
                 self.assertNotIn('trace', self.assert_error(answer, answer.code))
@@ -173,6 +192,7 @@ class DebugTest(WireTestCase):
             ('GET', '/addressbook/x', None, 'UnknownNicknameError'),
             ('POST', '/addressbook', b'{', 'InvalidJSONError'),
             ('PATCH', '/addressbook', SMALL, 'HTTPError'),
+            ('GET', '/addressbook?limit=0', None, 'InvalidParameterError'),
         ):
             with self.subTest(f'{method} {path}'):
                 answer = await self.fetch(method, path, body, JSON)

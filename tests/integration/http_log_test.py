@@ -11,6 +11,7 @@ import yaml
 from addrservice import LOGGER_NAME
 from addrservice.config import Settings
 from addrservice.logs import RequestFilter
+from tests.http_contract import PATCH_JSON
 from tests.stores import Buggy, Locked, Sluggish, Unreachable
 from tests.support import JSON, ROOT, address, make_settings
 from tests.wire import (
@@ -35,14 +36,16 @@ class RequestIDTest(WireTestCase):
 
     async def test_every_kind_of_answer_carries_the_request_id(self) -> None:
         location = await self.post({'name': 'Ada'})
-        headers = {**JSON, 'X-Request-ID': 'mine', 'If-None-Match': '*'}
         for method, path, body in (
             ('POST', '/addressbook', SMALL), ('POST', '/addressbook', b'{'),
             ('GET', location, None), ('PUT', location, SMALL), ('PUT', location, b'{}'),
             ('PATCH', location, SMALL), ('BREW', location, SMALL), ('HEAD', location, None),
+            ('OPTIONS', location, None), ('GET', '/addressbook?limit=0', None),
             ('DELETE', location, None), ('GET', location, None), ('GET', '/addressbook/%FF', None),
         ):
             with self.subTest(f'{method} {path} {body!r}'):
+                condition = {'If-None-Match': '*'} if method == 'GET' else {}
+                headers = {**JSON, **condition, 'X-Request-ID': 'mine'}
                 answer = await self.fetch(method, path, body, headers)
                 self.assertEqual('mine', answer.headers['X-Request-ID'])
                 if answer.code >= 400:
@@ -174,12 +177,14 @@ class RequestLogTest(WireTestCase):
             ('GET', '/healthz', None, 200, 'INFO'), ('POST', '/addressbook', SMALL, 201, 'INFO'),
             ('GET', path, None, 304, 'INFO'), ('PUT', path, SMALL, 204, 'INFO'),
             ('PUT', path, b'{', 400, 'WARNING'), ('GET', '/nowhere', None, 404, 'WARNING'),
-            ('PATCH', path, SMALL, 405, 'WARNING'), ('BREW', path, SMALL, 405, 'WARNING'),
+            ('PATCH', path, SMALL, 415, 'WARNING'), ('BREW', path, SMALL, 405, 'WARNING'),
+            ('OPTIONS', path, None, 204, 'INFO'),
             ('PUT', path, padded(LIMIT + 1), 413, 'WARNING'), ('DELETE', path, None, 204, 'INFO'),
             ('GET', '/readiness', None, 503, 'ERROR'), ('GET', '/addressbook', None, 200, 'INFO'),
         ):
             with self.subTest(f'{method} {target} {status}'), self.logged() as logged:
-                headers = {**JSON, 'If-None-Match': '*', 'X-Request-ID': 'mine'}
+                condition = {'If-None-Match': '*'} if method == 'GET' else {}
+                headers = {**JSON, **condition, 'X-Request-ID': 'mine'}
                 await self.fetch(method, target, body, headers)
                 [record] = logged.records
                 line = vars(record)
@@ -284,6 +289,16 @@ class PrivacyTest(WireTestCase):
                 ('PUT', f'{path}x?name={SECRET}', json.dumps(entry), JSON),
                 ('GET', f'/healthz?{SECRET}', None, {'Authorization': SECRET}),
                 ('PATCH', f'{path}?{SECRET}', json.dumps(entry), JSON),
+                ('PATCH', path, json.dumps({'name': SECRET}), PATCH_JSON),
+                ('PATCH', path, json.dumps({SECRET: SECRET}), PATCH_JSON),
+                ('GET', f'/addressbook?name={SECRET}', None, {}),
+                ('GET', f'/addressbook?limit={SECRET}&{SECRET}=1', None, {}),
+                ('GET', f'/addressbook?name={SECRET}&limit=1&after={"0" * 32}:{SECRET}', None, {}),
+                ('POST', '/addressbook', json.dumps(entry), {**JSON, 'Idempotency-Key': SECRET}),
+                ('POST', '/addressbook', SMALL, {**JSON, 'Idempotency-Key': SECRET}),
+                ('POST', '/addressbook', SMALL, {**JSON, 'Idempotency-Key': f'"{SECRET}'}),
+                ('PUT', path, SMALL, {**JSON, 'If-Match': f'"{SECRET}"'}),
+                ('GET', path, None, {'Accept': f'text/{SECRET}', 'Origin': SECRET}),
                 ('GET', f'/nowhere?{SECRET}', None, {'X-Request-ID': f'{SECRET} {SECRET}'}),
                 ('DELETE', path, None, JSON), ('DELETE', path, None, JSON),
             ):
@@ -291,7 +306,7 @@ class PrivacyTest(WireTestCase):
             connection = await self.connect()
             await connection.send(CHUNKED + f'9\r\n"{SECRET}'.encode())
             await connection.close()
-            await self.until(lambda: len(logged.requests()) == 19)
+            await self.until(lambda: len(logged.requests()) == 29)
         self.assert_no_secret(logged)
 
 

@@ -18,10 +18,12 @@ class Gated(InMemoryAddressBookDB):
         self.begun = asyncio.Event()
         self.gate = asyncio.Event()
 
-    async def _insert(self, nickname: str, document: bytes) -> None:
+    async def _insert(
+        self, nickname: str, document: bytes, name: str, origin: str | None = None
+    ) -> int:
         self.begun.set()
         await self.gate.wait()
-        await super()._insert(nickname, document)
+        return await super()._insert(nickname, document, name, origin)
 
 
 class UnfinishedWriteTest(HTTPTestCase):

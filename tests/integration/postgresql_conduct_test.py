@@ -405,7 +405,7 @@ class LateServerTest(ProxyTestCase):
                           f'CREATE TABLE {self.role}.addresses_schema AS SELECT 2 AS version')
         self.proxy.forward()
         self.addCleanup(self.proxy.refuse)  # as it was, so that no socket is left
-        with (mock.patch('addrservice.addressbook_db.PING_INTERVAL', 0),
+        with (mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0),
               self.assertLogs('addrservice', 'INFO') as caught):
             for _ in range(3):
                 self.assertEqual(503, (await self.fetch('GET', '/readiness')).code)

@@ -3,9 +3,13 @@
 import json
 import sqlite3
 import unittest
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
-from addrservice.addressbook_db import SELECT, SELECT_FIRST_PAGE, SELECT_PAGE, SQLAddressBookDB
+from addrservice.addressbook_db import SQLAddressBookDB
+from addrservice.addressbook_db.statements import (
+    FIND_FIRST_PAGE, FIND_PAGE, SELECT, SELECT_FIRST_PAGE, SELECT_PAGE,
+)
 from addrservice.config import SQLSettings, StoreSettings
 from addrservice.sql_connectors import SQLConnector, Value
 from addrservice.sql_connectors.postgresql import PostgreSQLConnector
@@ -20,16 +24,50 @@ MANY: Final = 100_000
 PAGE: Final = 100
 DOCUMENT: Final = '{"name":"' + 'x' * 240 + '"}'
 
-# Each reading statement; where it takes a nickname, one in the middle of the book.
-READS: Final = {'entry': SELECT, 'first page': SELECT_FIRST_PAGE, 'page': SELECT_PAGE}
+# The names of all entries begin so, and with no more of it are they found.
+PREFIX: Final = 'x' * 20
+LAST: Final = PREFIX.ljust(256, '\U0010ffff')
 
 
-def arguments(read: str, entries: int) -> tuple[Value, ...]:
-    """What a reading statement is run with in a book of so many entries."""
-    middle = f'{entries // 2:032x}'
-    choices: dict[str, tuple[Value, ...]] = {
-        'entry': (middle,), 'first page': (PAGE,), 'page': (middle, PAGE)}
-    return choices[read]
+class Read(NamedTuple):
+    """A reading statement; where it takes a place, that is one in the middle of what it reads.
+
+    :param arguments: what it is run with, from the nickname in the middle of the book, and the
+        first name in the second half of all in their order
+    :param indexes: what it is found by, as PostgreSQL calls it and as SQLite does
+    """
+
+    statement: str
+    arguments: Callable[[str, str], tuple[Value, ...]]
+    rows: int = PAGE
+    indexes: tuple[str, str] = 'addresses_pkey', 'sqlite_autoindex_addresses_1'
+
+
+BY_NAME: Final = 'addresses_by_name', 'addresses_by_name'
+READS: Final = {
+    'entry': Read(SELECT, lambda nickname, _: (nickname,), rows=1),
+    'first page': Read(SELECT_FIRST_PAGE, lambda *_: (PAGE,)),
+    'page': Read(SELECT_PAGE, lambda nickname, _: (nickname, PAGE)),
+    'first page of a search': Read(
+        FIND_FIRST_PAGE, lambda *_: (PREFIX, LAST, PAGE), indexes=BY_NAME),
+    'page of a search': Read(FIND_PAGE, lambda _, name: (name, '', LAST, PAGE), indexes=BY_NAME),
+    'page of a search among the same names': Read(
+        FIND_PAGE, lambda nickname, _: (PREFIX, nickname, LAST, PAGE), indexes=BY_NAME),
+    'search that finds one': Read(
+        FIND_FIRST_PAGE, lambda _, name: (name, name.ljust(256, '\U0010ffff'), PAGE),
+        rows=1, indexes=BY_NAME),
+    'search that finds none': Read(
+        FIND_FIRST_PAGE, lambda *_: ('y', 'y'.ljust(256, '\U0010ffff'), PAGE),
+        rows=0, indexes=BY_NAME),
+}
+
+
+def arguments(read: Read, entries: int) -> tuple[Value, ...]:
+    """What a statement is run with in a book of so many entries.
+
+    Of these, every other one has nothing but the prefix for a name.
+    """
+    return read.arguments(f'{entries // 2:032x}', f'{PREFIX}{1:032x}')
 
 
 class QueryPlanTestCase(unittest.IsolatedAsyncioTestCase):
@@ -47,15 +85,16 @@ class QueryPlanTestCase(unittest.IsolatedAsyncioTestCase):
 class PostgreSQLQueryPlanTest(QueryPlanTestCase):
     async def fill(self, connector: SQLConnector, entries: int) -> None:
         await connector.write(
-            'INSERT INTO addresses (nickname, document, version) '
-            "SELECT lpad(to_hex(number), 32, '0'), $1, number "
-            'FROM generate_series((SELECT count(*) FROM addresses), $2::int - 1) number',
-            DOCUMENT, entries)
+            'INSERT INTO addresses (nickname, document, version, name_key) '
+            "SELECT nickname, $1, number, $3 || CASE number % 2 WHEN 0 THEN '' ELSE nickname END "
+            "FROM (SELECT number, lpad(to_hex(number), 32, '0') nickname FROM "
+            'generate_series((SELECT count(*) FROM addresses), $2::int - 1) number) made',
+            DOCUMENT, entries, PREFIX)
         await connector.write('ANALYZE addresses')
 
-    async def explain(self, connector: SQLConnector, read: str, entries: int) -> dict[str, Any]:
+    async def explain(self, connector: SQLConnector, read: Read, entries: int) -> dict[str, Any]:
         """The plan of a reading statement as PostgreSQL carries it out."""
-        statement = f'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {READS[read]}'
+        statement = f'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {read.statement}'
         for _ in range(2):  # the second time what is read is in memory
             [[text]] = await connector.read(statement, *arguments(read, entries))
         plan: dict[str, Any] = json.loads(text)[0]['Plan']
@@ -64,20 +103,20 @@ class PostgreSQLQueryPlanTest(QueryPlanTestCase):
     async def test_reading_costs_the_same_in_a_small_and_in_a_large_book(self) -> None:
         """The entry or the page is found by the index and nothing else; counted in blocks read."""
         connector = await self.open(backends.postgresql(self, deadline=60), PostgreSQLConnector)
-        blocks: dict[str, list[int]] = {read: [] for read in READS}
+        blocks: dict[str, list[int]] = {name: [] for name in READS}
         for entries in (FEW, MANY):
             await self.fill(connector, entries)
-            for read in READS:
-                with self.subTest(read=read, entries=entries):
+            for name, read in READS.items():
+                with self.subTest(read=name, entries=entries):
                     plan = await self.explain(connector, read, entries)
                     scan = plan['Plans'][0] if plan['Node Type'] == 'Limit' else plan
                     self.assertEqual('Index Scan', scan['Node Type'])
-                    self.assertEqual('addresses_pkey', scan['Index Name'])
+                    self.assertEqual(read.indexes[0], scan['Index Name'])
                     self.assertNotIn('Filter', scan)
-                    self.assertEqual(1 if read == 'entry' else PAGE, scan['Actual Rows'])
-                    blocks[read].append(plan['Shared Hit Blocks'] + plan['Shared Read Blocks'])
-        for read, (few, many) in blocks.items():
-            self.assertLessEqual(many, few + 3, read)  # a level or two of the index
+                    self.assertEqual(read.rows, scan['Actual Rows'])
+                    blocks[name].append(plan['Shared Hit Blocks'] + plan['Shared Read Blocks'])
+        for name, (few, many) in blocks.items():
+            self.assertLessEqual(many, few + 3, name)  # a level or two of the index
 
 
 class SQLiteQueryPlanTest(QueryPlanTestCase):
@@ -85,11 +124,13 @@ class SQLiteQueryPlanTest(QueryPlanTestCase):
         await connector.write(
             'WITH RECURSIVE numbers (number) AS (SELECT (SELECT count(*) FROM addresses) '
             'UNION ALL SELECT number + 1 FROM numbers WHERE number < $2 - 1) '
-            'INSERT INTO addresses (nickname, document, version) '
-            "SELECT printf('%032x', number), $1, number FROM numbers", DOCUMENT, entries)
+            'INSERT INTO addresses (nickname, document, version, name_key) '
+            "SELECT printf('%032x', number), $1, number, "
+            "$3 || CASE number % 2 WHEN 0 THEN '' ELSE printf('%032x', number) END FROM numbers",
+            DOCUMENT, entries, PREFIX)
         await connector.write('ANALYZE')
 
-    def steps(self, database: sqlite3.Connection, read: str, entries: int) -> int:
+    def steps(self, database: sqlite3.Connection, read: Read, entries: int) -> int:
         """The instructions of SQLite's machine that a reading statement takes."""
         count = 0
 
@@ -100,11 +141,11 @@ class SQLiteQueryPlanTest(QueryPlanTestCase):
 
         named = {str(n): value for n, value in enumerate(arguments(read, entries), 1)}
         database.set_progress_handler(step, 1)
-        rows = database.execute(READS[read], named).fetchall()
+        rows = database.execute(read.statement, named).fetchall()
         database.set_progress_handler(None, 0)
-        self.assertEqual(1 if read == 'entry' else PAGE, len(rows))
-        [plan] = database.execute(f'EXPLAIN QUERY PLAN {READS[read]}', named)
-        self.assertIn('USING INDEX sqlite_autoindex_addresses_1', plan[-1])
+        self.assertEqual(read.rows, len(rows))
+        [plan] = database.execute(f'EXPLAIN QUERY PLAN {read.statement}', named)
+        self.assertIn(f'USING INDEX {read.indexes[1]}', plan[-1])
         return count
 
     async def test_reading_costs_the_same_in_a_small_and_in_a_large_book(self) -> None:
@@ -113,15 +154,15 @@ class SQLiteQueryPlanTest(QueryPlanTestCase):
         assert isinstance(settings.sql, SQLSettings)
         database = sqlite3.connect(database_path(settings.sql.dsn))
         self.addCleanup(database.close)
-        steps: dict[str, list[int]] = {read: [] for read in READS}
+        steps: dict[str, list[int]] = {name: [] for name in READS}
         for entries in (FEW, MANY):
             await self.fill(connector, entries)
-            for read in READS:
-                with self.subTest(read=read, entries=entries):
+            for name, read in READS.items():
+                with self.subTest(read=name, entries=entries):
                     self.steps(database, read, entries)  # the first one reads the schema too
-                    steps[read].append(self.steps(database, read, entries))
-        for read, (few, many) in steps.items():
-            self.assertEqual(few, many, read)
+                    steps[name].append(self.steps(database, read, entries))
+        for name, (few, many) in steps.items():
+            self.assertEqual(few, many, name)
 
 
 if __name__ == '__main__':

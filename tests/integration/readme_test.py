@@ -17,6 +17,8 @@ VARYING = (
     (r'\b[0-9a-f]{32}\b', '<id>'),
     (r'(?m)^Date: .*$', 'Date: <date>'),
     (r'"uptime":\d+', '"uptime":<ms>'),
+    (r'(?m)^Last-Modified: .*$', 'Last-Modified: <date>'),
+    (r'"\d{16}"', '"<version>"'),
     (r'(?m)^Content-Length: \d+$', 'Content-Length: <bytes>'),
 )
 

@@ -1,15 +1,21 @@
 """The in-memory store: the contract of all stores, and what is peculiar to it."""
 
-import asyncio
+import sys
 import tracemalloc
 import unittest
+from collections.abc import Awaitable
+from typing import TypeVar
+from unittest import mock
 
 from addrservice.addressbook_db import (
-    AbstractAddressBookDB, InMemoryAddressBookDB, create_addressbook_db,
+    AbstractAddressBookDB, InMemoryAddressBookDB, Place, create_addressbook_db,
 )
 from addrservice.config import StoreSettings
-from tests.addressbook_db_contract import AddressBookDBContract
+from tests.addressbook_db_conditions_contract import ConditionsContract
+from tests.addressbook_db_search_contract import SearchContract
 from tests.support import address
+
+T = TypeVar('T')
 
 ENTRIES = 50_000
 
@@ -42,7 +48,24 @@ class CountingNickname(str):
         return str.__eq__(self, other)
 
 
-class InMemoryAddressBookDBTest(AddressBookDBContract, unittest.IsolatedAsyncioTestCase):
+async def counted(operation: Awaitable[T]) -> tuple[T, int]:
+    """What an operation gives, and how many calls it took; it must not have to wait."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        return await operation, calls
+    finally:
+        sys.setprofile(None)
+
+
+class InMemoryAddressBookDBTest(
+    ConditionsContract, SearchContract, unittest.IsolatedAsyncioTestCase
+):
     """The store of one process."""
 
     async def make_store(self) -> AbstractAddressBookDB:
@@ -53,21 +76,36 @@ class InMemoryAddressBookDBTest(AddressBookDBContract, unittest.IsolatedAsyncioT
         self.assertEqual({}, await InMemoryAddressBookDB().read_all_addresses())
 
     async def test_a_page_deep_in_a_large_store_does_not_walk_the_whole_of_it(self) -> None:
-        """Neither by comparing nicknames one by one nor by making a list of them all."""
+        """Neither one by one nor by making a list of them all. Nor does a search."""
         entry = {'name': 'x'}
         for number in range(ENTRIES):
-            if number % 1000 == 0:
-                await asyncio.sleep(0)  # or asyncio complains of a step that takes long
             await self.store.create_address(entry, f'{number:05}')
         after = CountingNickname('39999')
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        page = await self.store.read_page(after, 10)
-        _, peak = tracemalloc.get_traced_memory()
-        self.assertEqual([f'{number:05}' for number in range(40_000, 40_010)],
-                         [entry.nickname for entry in page])
-        self.assertTrue(0 < after.comparisons < 100, after.comparisons)
-        self.assertLess(peak, ENTRIES)  # a list of all would take 8 bytes an entry
+        for read in (self.store.read_page(after, 10),
+                     self.store.find_page('X', Place('x', after), 10)):
+            tracemalloc.reset_peak()
+            after.comparisons = 0
+            page, calls = await counted(read)
+            _, peak = tracemalloc.get_traced_memory()
+            self.assertTrue(10 < calls < 1000, calls)
+            self.assertEqual([f'{number:05}' for number in range(40_000, 40_010)],
+                             [entry.nickname for entry in page])
+            self.assertTrue(0 < after.comparisons < 100, after.comparisons)
+            self.assertLess(peak, ENTRIES)  # a list of all would take 8 bytes an entry
+        for prefix in ('w', 'y'):
+            page, calls = await counted(self.store.find_page(prefix, None, 10))
+            self.assertTrue(page == [] and calls < 1000, calls)
+
+    async def test_no_version_is_used_again_even_if_the_clock_goes_back(self) -> None:
+        """Which no database can promise: it keeps nothing of what was deleted."""
+        with mock.patch('time.time_ns', return_value=7_000):
+            versions = []
+            for _ in range(3):
+                versions.append((await self.store.create_entry(address('namo'), 'pm')).version)
+                await self.store.delete_address('pm')
+        self.assertEqual([7, 8, 9], versions)
 
     async def test_a_small_entry_occupies_little_memory(self) -> None:
         """What orjson returns is a string in a block of its own, far larger than a small entry."""

@@ -73,6 +73,7 @@ class AcceptedTest(ConfigTestCase):
             'body_timeout': 5,
             'drain_delay': 0,
             'shutdown_deadline': 10,
+            'cors_origins': (),
         }.items():
             with self.subTest(field=field):
                 self.assertEqual(value, getattr(service, field))
@@ -85,10 +86,11 @@ class AcceptedTest(ConfigTestCase):
         values: dict[str, Any] = {
             'name': 'Ours', 'address': '::1', 'max-body-size': 1, 'max-header-size': 2,
             'idle-connection-timeout': 0.5, 'body-timeout': 1.5, 'max-connections': 3,
-            'drain-delay': 2, 'shutdown-deadline': 0,
+            'drain-delay': 2, 'shutdown-deadline': 0, 'cors-origins': ['https://app.example'],
         }
         lines = '\n'.join(f'  {key}: {value}' for key, value in values.items())
         service = self.load(f'{SMALLEST}service:\n{lines}\n').service
+        values['cors-origins'] = ('https://app.example',)
         self.assertEqual(list(values.values()),
                          [getattr(service, key.replace('-', '_')) for key in values])
         self.assertEqual(len(values), len(service.__struct_fields__))
@@ -117,6 +119,12 @@ class AcceptedTest(ConfigTestCase):
             with self.subTest(dsn=dsn):
                 sql = self.load(f'{LOGGING}addr-db: {{sql: {{dsn: "{dsn}"}}}}').addr_db.sql
                 self.assertEqual(SQLSettings(dsn=dsn), sql)
+
+    def test_the_pages_of_several_origins_or_of_any_may_use_it(self) -> None:
+        for origins in ([], ['*'], ['https://a.example', 'http://localhost:3000', 'http://[::1]']):
+            with self.subTest(origins=origins):
+                service = self.load(f'{SMALLEST}service: {{cors-origins: {origins}}}').service
+                self.assertEqual(tuple(origins), service.cors_origins)
 
     def test_logging_and_collector_settings_come_as_they_are(self) -> None:
         settings = self.load(STORE + 'logging: {version: 1, filters: {a-b: {(): c}}}\n'
@@ -201,6 +209,19 @@ class RefusedTest(ConfigTestCase):
         ):
             with self.subTest(key=key, value=value):
                 self.assert_refused(f'{SMALLEST}service: {{{key}: {value}}}', f'$.service.{key}')
+
+    def test_an_origin_that_cannot_be_one_is_refused(self) -> None:
+        """A browser would never send it, so that it would allow nothing."""
+        for origin in ('', 'app.example', 'https://', 'https://app.example/', 'ftp://app.example',
+                       'https://app.example/path', 'https://a?b', 'https://a#b', 'https://u@a',
+                       'https://a b', 'https://a, https://b', '**', '*.example', 'null', 'a\\nb'):
+            with self.subTest(origin=origin):
+                self.assert_refused(f'{SMALLEST}service: {{cors-origins: ["{origin}"]}}',
+                                    '$.service.cors-origins')
+        for value in ('https://app.example', '{a: b}', 'null', '[1]', '[["*"]]'):
+            with self.subTest(value=value):
+                self.assert_refused(f'{SMALLEST}service: {{cors-origins: {value}}}',
+                                    '$.service.cors-origins')
 
     def test_a_dsn_that_cannot_be_one_is_refused(self) -> None:
         for dsn in (

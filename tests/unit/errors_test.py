@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 from addrservice import errors
 from addrservice.errors import (
     AddressBookError, ConfigError, InvalidEntryError, InvalidInputError, InvalidJSONError,
-    NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
-    StoreError, StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError, Violation,
+    InvalidParameterError, KeyReusedError, NewerSchemaError, NicknameTakenError, NothingDoneError,
+    OutcomeUnknownError, PreconditionFailedError, StartError, StoreError, StoreMisconfiguredError,
+    StoreUnavailableError, UnknownNicknameError, Violation,
 )
 
 TREE_LINE: Final = re.compile(
@@ -23,8 +24,12 @@ EXAMPLES: Final[list[tuple[AddressBookError, str]]] = [
     (InvalidInputError('Not so', VIOLATIONS), 'Not so'),
     (InvalidJSONError('unexpected end: line 1'), 'Invalid JSON body'),
     (InvalidEntryError(VIOLATIONS), 'JSON Schema validation failed'),
+    (InvalidParameterError('limit', 'must be small'), "The parameter 'limit' must be small"),
     (UnknownNicknameError('raga'), "There is no entry 'raga'"),
     (NicknameTakenError('raga'), "There is an entry 'raga' already"),
+    (KeyReusedError(), 'The Idempotency-Key was used for another entry'),
+    (PreconditionFailedError('raga'),
+     "The entry 'raga' is not in the state that the request asks for"),
     (StoreError('The store is confused'), 'The store is confused'),
     (StoreUnavailableError('The store is asleep'), 'The store is asleep'),
     (NothingDoneError('The store is busy'), 'The store is busy'),
@@ -85,7 +90,8 @@ class ErrorTreeTest(unittest.TestCase):
         """A missing or taken nickname is a KeyError, what cannot be taken a ValueError."""
         for expected, classes in (
             (KeyError, (UnknownNicknameError, NicknameTakenError)),
-            (ValueError, (InvalidEntryError, InvalidJSONError, ConfigError)),
+            (ValueError, (InvalidEntryError, InvalidJSONError, InvalidParameterError,
+                          ConfigError)),
         ):
             for cls in classes:
                 with self.subTest(cls=cls):
@@ -106,7 +112,7 @@ class ErrorMessageTest(unittest.TestCase):
                 self.assertEqual((text,), error.args)
 
     def test_a_message_is_one_line_whatever_the_nickname(self) -> None:
-        for cls in (UnknownNicknameError, NicknameTakenError):
+        for cls in (UnknownNicknameError, NicknameTakenError, PreconditionFailedError):
             with self.subTest(cls=cls):
                 self.assertEqual(1, len(str(cls('a\nb\u2028c')).splitlines()))
 
@@ -118,6 +124,15 @@ class ErrorMessageTest(unittest.TestCase):
     def test_invalid_json_gives_the_parsers_reason_for_the_whole_text(self) -> None:
         error = InvalidJSONError('unexpected end: line 1')
         self.assertEqual([Violation('', 'unexpected end: line 1')], error.violations)
+
+    def test_an_invalid_parameter_is_the_place_that_is_wrong(self) -> None:
+        error = InvalidParameterError('limit', 'must be small')
+        self.assertEqual([Violation('limit', 'must be small')], error.violations)
+
+    def test_what_failed_for_the_state_of_the_store_is_not_an_input_that_is_invalid(self) -> None:
+        """Nor is it an entry that is not there: who catches those does not catch these."""
+        for cls in (KeyReusedError, PreconditionFailedError):
+            self.assertFalse(issubclass(cls, (KeyError, ValueError, StoreError)))
 
     def test_a_violation_has_a_path_and_a_message(self) -> None:
         """By these names it goes to the client."""

@@ -8,29 +8,37 @@ import asyncio
 import gc
 import unittest
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from unittest import mock
 
 from addrservice.addressbook_db import (
-    CHECK, DELETE, INSERT, PAGE_SIZE, SCHEMA_VERSION, SELECT, SELECT_FIRST_PAGE, SELECT_PAGE,
-    SELECT_SCHEMA_VERSION, UPDATE, AbstractAddressBookDB, InMemoryAddressBookDB, SQLAddressBookDB,
-    StoredEntry, create_addressbook_db,
+    PAGE_SIZE, AbstractAddressBookDB, InMemoryAddressBookDB, Place, SQLAddressBookDB, StoredEntry,
+    create_addressbook_db,
+)
+from addrservice.addressbook_db.abstract import digest
+from addrservice.addressbook_db.statements import (
+    CHECK, DELETE, DELETE_VERSION, FIND_FIRST_PAGE, FIND_PAGE, INSERT, SCHEMA_VERSION, SELECT,
+    SELECT_FIRST_PAGE, SELECT_NAMELESS, SELECT_PAGE, SELECT_SCHEMA_VERSION, SET_NAME,
+    SET_SCHEMA_VERSION, UPDATE, UPDATE_VERSION,
 )
 from addrservice.config import SQLSettings, StoreSettings
 from addrservice.errors import (
-    NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
-    StoreError, StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
+    KeyReusedError, NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError,
+    PreconditionFailedError, StartError, StoreError, StoreMisconfiguredError,
+    StoreUnavailableError, UnknownNicknameError,
 )
 from addrservice.sql_connectors import SQLConnector
 from tests.support import DEADLINE
 
 ENTRY: Final = {'name': "Robert'); DROP TABLE addresses; --"}
 DOCUMENT: Final = """{"name":"Robert'); DROP TABLE addresses; --"}"""
+NAME: Final = "robert'); drop table addresses; --"
+ORIGIN: Final = digest(DOCUMENT.encode())
 ROW: Final = ('bobby', DOCUMENT, 7)
 
-# Both are one row with a 1 in it.
 TABLE_IS_THERE: Final = [(1,)]
-VERSION: Final = [(SCHEMA_VERSION,)]
+VERSION: Final = [(SCHEMA_VERSION,)]  # a row: so this answers both questions
 NEWER_VERSION: Final = [(SCHEMA_VERSION + 1,)]
 
 
@@ -42,7 +50,7 @@ class MockedConnectorTestCase(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self) -> None:
         self.connector = mock.create_autospec(
             SQLConnector, instance=True, key_type='KEY', find_table='FIND $1')
-        self.connector.read.return_value = TABLE_IS_THERE
+        self.connector.read.return_value = VERSION
         self.db = SQLAddressBookDB(self.connector, self.settings)
         await self.db.start()
         self.connector.reset_mock()
@@ -55,15 +63,25 @@ class MockedConnectorTestCase(unittest.IsolatedAsyncioTestCase):
 class StatementsTest(MockedConnectorTestCase):
     """Each operation is one statement; each value is an argument of it, never a part."""
 
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        # 7 microseconds after the beginning of 1970.
+        self.enterContext(mock.patch('time.time_ns', return_value=7_999))
+
     async def test_create_inserts_the_document_under_its_nickname(self) -> None:
-        self.connector.write.return_value = [(1,)]
+        self.connector.write.return_value = [(7,)]
         self.assertEqual('bobby', await self.db.create_address(ENTRY, 'bobby'))
-        self.assert_asked(mock.call.write(INSERT, 'bobby', DOCUMENT, mock.ANY))
+        self.assert_asked(mock.call.write(INSERT, 'bobby', DOCUMENT, NAME, 7, None))
 
     async def test_create_is_refused_where_nothing_was_inserted(self) -> None:
         self.connector.write.return_value = []
         with self.assertRaises(NicknameTakenError):
             await self.db.create_address(ENTRY, 'bobby')
+
+    async def test_create_gives_the_version_that_was_inserted(self) -> None:
+        self.connector.write.return_value = [(8,)]
+        self.assertEqual(StoredEntry('bobby', DOCUMENT.encode(), 8),
+                         await self.db.create_entry(ENTRY, 'bobby'))
 
     async def test_read_selects_by_nickname(self) -> None:
         self.connector.read.return_value = [ROW]
@@ -77,13 +95,20 @@ class StatementsTest(MockedConnectorTestCase):
 
     async def test_update_replaces_the_document(self) -> None:
         self.connector.write.return_value = [(8,)]
-        await self.db.update_address('bobby', ENTRY)
-        self.assert_asked(mock.call.write(UPDATE, 'bobby', DOCUMENT))
+        self.assertEqual(8, await self.db.update_address('bobby', ENTRY))
+        self.assert_asked(mock.call.write(UPDATE, 'bobby', DOCUMENT, NAME, 7))
 
     async def test_update_finds_nothing_where_no_row_was_updated(self) -> None:
         self.connector.write.return_value = []
         with self.assertRaises(UnknownNicknameError):
             await self.db.update_address('bobby', ENTRY)
+
+    async def test_an_update_that_needs_a_version_asks_for_it_in_the_same_statement(self) -> None:
+        self.connector.write.return_value = [(8,)]
+        for version in (6, 0):
+            self.assertEqual(8, await self.db.update_address('bobby', ENTRY, version))
+        self.assert_asked(mock.call.write(UPDATE_VERSION, 'bobby', DOCUMENT, NAME, 7, 6),
+                          mock.call.write(UPDATE_VERSION, 'bobby', DOCUMENT, NAME, 7, 0))
 
     async def test_delete_deletes_by_nickname(self) -> None:
         self.connector.write.return_value = [(7,)]
@@ -95,13 +120,62 @@ class StatementsTest(MockedConnectorTestCase):
         with self.assertRaises(UnknownNicknameError):
             await self.db.delete_address('bobby')
 
-    async def test_all_are_read_page_by_page_until_one_is_empty(self) -> None:
+    async def test_a_delete_that_needs_a_version_asks_for_it_in_the_same_statement(self) -> None:
+        self.connector.write.return_value = [(6,)]
+        for version in (6, 0):
+            await self.db.delete_address('bobby', version)
+        self.assert_asked(mock.call.write(DELETE_VERSION, 'bobby', 6),
+                          mock.call.write(DELETE_VERSION, 'bobby', 0))
+
+    async def test_no_row_with_that_version_is_a_precondition_that_failed(self) -> None:
+        self.connector.write.return_value = []
+        for operation in (self.db.update_address('bobby', ENTRY, 6),
+                          self.db.delete_address('bobby', 6)):
+            with self.assertRaisesRegex(PreconditionFailedError, "'bobby'"):
+                await operation
+
+    async def test_a_search_asks_for_what_is_between_the_prefix_and_all_that_begins_so(
+        self
+    ) -> None:
+        self.connector.read.return_value = [ROW]
+        for prefix in ('ROB', 'rob'):
+            self.assertEqual([StoredEntry('bobby', DOCUMENT.encode(), 7)],
+                             await self.db.find_page(prefix, None, 10))
+        last = 'rob' + '\U0010ffff' * 253
+        self.assert_asked(*[mock.call.read(FIND_FIRST_PAGE, 'rob', last, 10)] * 2)
+
+    async def test_a_search_goes_on_after_a_place(self) -> None:
+        self.connector.read.return_value = [ROW]
+        await self.db.find_page('x' * 256, Place('x' * 256, 'bobby'), 10)
+        self.assert_asked(mock.call.read(FIND_PAGE, 'x' * 256, 'bobby', 'x' * 256, 10))
+
+    async def test_a_place_before_all_that_is_sought_is_the_beginning(self) -> None:
+        self.connector.read.return_value = []
+        await self.db.find_page('b', Place('a', 'bobby'), 10)
+        self.assert_asked(mock.call.read(FIND_FIRST_PAGE, 'b', mock.ANY, 10))
+
+    async def test_all_are_read_page_by_page_until_one_is_not_full(self) -> None:
         """Each page starts after the last nickname of the one before."""
-        self.connector.read.side_effect = [[('a', '1', 7), ('b', '2', 7)], [('c', '3', 7)], []]
-        self.assertEqual({'a': 1, 'b': 2, 'c': 3}, await self.db.read_all_addresses())
-        self.assert_asked(mock.call.read(SELECT_FIRST_PAGE, PAGE_SIZE),
-                          mock.call.read(SELECT_PAGE, 'b', PAGE_SIZE),
-                          mock.call.read(SELECT_PAGE, 'c', PAGE_SIZE))
+        a, b, c = (StoredEntry(nickname, b'1', 7) for nickname in 'abc')
+        self.connector.read.side_effect = [[('a', '1', 7), ('b', '1', 7)], [('c', '1', 7)]]
+        self.assertEqual([[a, b], [c]], [page async for page in self.db.pages(2)])
+        self.assert_asked(mock.call.read(SELECT_FIRST_PAGE, 2), mock.call.read(SELECT_PAGE, 'b', 2))
+
+    async def test_where_each_page_is_full_the_last_one_that_is_read_is_empty(self) -> None:
+        self.connector.read.side_effect = [[('a', '{"name":"A"}', 7)], [], [ROW], []]
+        [[entry]] = [page async for page in self.db.pages(1)]
+        [[found]] = [page async for page in self.db.found_pages('R', 1)]
+        self.assertEqual(('a', 'bobby'), (entry.nickname, found.nickname))
+        self.assert_asked(mock.call.read(SELECT_FIRST_PAGE, 1), mock.call.read(SELECT_PAGE, 'a', 1),
+                          mock.call.read(FIND_FIRST_PAGE, 'r', mock.ANY, 1),
+                          mock.call.read(FIND_PAGE, NAME, 'bobby', mock.ANY, 1))
+
+    async def test_all_found_are_read_page_by_page_until_one_is_not_full(self) -> None:
+        self.connector.read.side_effect = [[('a', '{"name":"X"}', 7), ROW], [ROW]]
+        pages = [page async for page in self.db.found_pages('', 2)]
+        self.assertEqual([2, 1], list(map(len, pages)))
+        self.assert_asked(mock.call.read(FIND_FIRST_PAGE, '', mock.ANY, 2),
+                          mock.call.read(FIND_PAGE, NAME, 'bobby', mock.ANY, 2))
 
     async def test_a_row_becomes_an_entry_as_it_is_stored(self) -> None:
         self.connector.read.return_value = [('bobby', '{"name":"Zoë"}', 7)]
@@ -110,11 +184,63 @@ class StatementsTest(MockedConnectorTestCase):
         self.assertEqual([stored], await self.db.read_page(None, 10))
         self.assertEqual([stored], await self.db.read_page('alice', 10))
 
-    async def test_the_first_version_of_an_entry_is_the_time_in_microseconds(self) -> None:
-        self.connector.write.return_value = [(1,)]
-        with mock.patch('time.time_ns', return_value=1_700_000_000_123_456_789):
-            await self.db.create_address(ENTRY, 'bobby')
-        self.assert_asked(mock.call.write(INSERT, 'bobby', DOCUMENT, 1_700_000_000_123_456))
+    async def test_one_entry_comes_with_its_origin(self) -> None:
+        self.connector.read.return_value = [('bobby', '{"name":"Zoë"}', 7, 'xyz')]
+        self.assertEqual(StoredEntry('bobby', '{"name":"Zoë"}'.encode(), 7, 'xyz'),
+                         await self.db.read_entry('bobby'))
+
+
+class OnceTest(MockedConnectorTestCase):
+    """An entry is made with a key: the database decides whether it is the first one."""
+
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        self.connector.write.return_value = [(7,)]
+        self.nickname = (await self.db.create_entry_once(ENTRY, 'key')).nickname
+        self.connector.reset_mock()
+
+    def row(self, document: str = DOCUMENT, origin: str | None = ORIGIN) -> tuple[object, ...]:
+        """What the database has of the entry."""
+        return self.nickname, document, 7, origin
+
+    async def test_the_first_one_is_inserted(self) -> None:
+        with mock.patch('time.time_ns', return_value=7_999):
+            made = await self.db.create_entry_once(ENTRY, 'key')
+        self.assertEqual(StoredEntry(self.nickname, DOCUMENT.encode(), 7, ORIGIN), made)
+        self.assert_asked(mock.call.write(INSERT, self.nickname, DOCUMENT, NAME, 7, ORIGIN))
+
+    async def test_where_nothing_was_inserted_what_is_there_is_given(self) -> None:
+        self.connector.write.return_value = []
+        for document in (DOCUMENT, '{"name":"Zoë"}'):
+            self.connector.reset_mock()
+            self.connector.read.return_value = [self.row(document)]
+            self.assertEqual(StoredEntry(self.nickname, document.encode(), 7, ORIGIN),
+                             await self.db.create_entry_once(ENTRY, 'key'))
+            self.assert_asked(mock.call.write(INSERT, self.nickname, *[mock.ANY] * 4),
+                              mock.call.read(SELECT, self.nickname))
+
+    async def test_what_is_there_has_to_have_been_made_of_the_same_entry(self) -> None:
+        self.connector.write.return_value = []
+        for origin in (None, '', digest(b'{}')):
+            self.connector.read.return_value = [self.row(origin=origin)]
+            with self.assertRaises(KeyReusedError):
+                await self.db.create_entry_once(ENTRY, 'key')
+
+    async def test_what_is_deleted_between_two_statements_is_made_anew(self) -> None:
+        self.connector.write.side_effect = [[], [], [(9,)]]
+        self.connector.read.return_value = []
+        made = await self.db.create_entry_once(ENTRY, 'key')
+        self.assertEqual(StoredEntry(self.nickname, DOCUMENT.encode(), 9, ORIGIN), made)
+        self.assertEqual(5, len(self.connector.mock_calls))
+
+    async def test_an_error_of_the_store_is_passed_on(self) -> None:
+        trouble = StoreUnavailableError('gone')
+        for write, read in ((trouble, None), ([[]], trouble)):
+            self.connector.write.side_effect = write
+            self.connector.read.side_effect = read
+            with self.assertRaises(StoreUnavailableError) as caught:
+                await self.db.create_entry_once(ENTRY, 'key')
+            self.assertIs(trouble, caught.exception)
 
 
 class OddNicknameTest(MockedConnectorTestCase):
@@ -136,6 +262,15 @@ class OddNicknameTest(MockedConnectorTestCase):
                               self.db.update_address(nickname, ENTRY)):
                 with self.assertRaises(UnknownNicknameError):
                     await operation
+            for operation in (self.db.delete_address(nickname, 7),
+                              self.db.update_address(nickname, ENTRY, 7)):
+                with self.assertRaises(PreconditionFailedError):
+                    await operation
+        self.assert_asked()
+
+    async def test_no_name_begins_with_one(self) -> None:
+        for prefix in self.ODD:
+            self.assertEqual([], await self.db.find_page(prefix, None, 10))
         self.assert_asked()
 
     async def test_a_page_after_one_with_a_null_starts_after_what_precedes_that(self) -> None:
@@ -144,25 +279,33 @@ class OddNicknameTest(MockedConnectorTestCase):
         self.assert_asked(mock.call.read(SELECT_PAGE, 'bob', 10))
 
 
+ROWS: Final = [ROW]
+ONE_WRITTEN: Final = [(8,)]
+
+
 class Operation(NamedTuple):
     """One operation of the store, for tests of what all of them have in common."""
 
     name: str
     run: Callable[[SQLAddressBookDB], Awaitable[object]]
+    rows: object = ROWS  # that are an answer to it
 
 
 READING: Final = (
     Operation('read an entry', lambda db: db.read_entry('bobby')),
     Operation('read the first page', lambda db: db.read_page(None, 10)),
     Operation('read a page', lambda db: db.read_page('bobby', 10)),
+    Operation('find the first page', lambda db: db.find_page('bob', None, 10)),
+    Operation('find a page', lambda db: db.find_page('bob', Place('bob', 'bobby'), 10)),
 )
 WRITING: Final = (
-    Operation('create', lambda db: db.create_address(ENTRY, 'bobby')),
-    Operation('update', lambda db: db.update_address('bobby', ENTRY)),
-    Operation('delete', lambda db: db.delete_address('bobby')),
+    Operation('create', lambda db: db.create_address(ENTRY, 'bobby'), ONE_WRITTEN),
+    Operation('create once', lambda db: db.create_entry_once(ENTRY, 'key'), ONE_WRITTEN),
+    Operation('update', lambda db: db.update_address('bobby', ENTRY), ONE_WRITTEN),
+    Operation('update a version', lambda db: db.update_address('bobby', ENTRY, 7), ONE_WRITTEN),
+    Operation('delete', lambda db: db.delete_address('bobby'), ONE_WRITTEN),
+    Operation('delete a version', lambda db: db.delete_address('bobby', 7), ONE_WRITTEN),
 )
-
-ROWS: Final = [ROW]
 
 
 class RetryTestCase(MockedConnectorTestCase):
@@ -170,7 +313,7 @@ class RetryTestCase(MockedConnectorTestCase):
 
     async def asyncSetUp(self) -> None:
         await super().asyncSetUp()
-        self.enterContext(mock.patch('addrservice.addressbook_db.RETRY_PAUSE', 0))
+        self.enterContext(mock.patch('addrservice.addressbook_db.sql.RETRY_PAUSE', 0))
 
     def answer(self, *answers: object) -> None:
         """Sets the next answers: rows, or errors to raise."""
@@ -187,7 +330,7 @@ class RetryTestCase(MockedConnectorTestCase):
     ) -> None:
         """An operation raises an error that the connector raised."""
         with self.subTest(operation=operation.name, error=error):
-            self.answer(*earlier, error, ROWS)
+            self.answer(*earlier, error, operation.rows)
             with self.assertRaises(type(error)) as caught:
                 await operation.run(self.db)
             self.assertIs(error, caught.exception)
@@ -200,7 +343,7 @@ class RetryTest(RetryTestCase):
     async def test_what_did_nothing_is_tried_once_more(self) -> None:
         for operation in (*READING, *WRITING):
             with self.subTest(operation=operation.name):
-                self.answer(NothingDoneError('busy'), ROWS)
+                self.answer(NothingDoneError('busy'), operation.rows)
                 await operation.run(self.db)
                 self.assert_tried(2)
 
@@ -232,7 +375,8 @@ class RetryTest(RetryTestCase):
         for operation in (*READING, *WRITING):
             with self.subTest(operation=operation.name):
                 db = SQLAddressBookDB(self.connector, self.settings)
-                self.answer(NothingDoneError('busy'), TABLE_IS_THERE, VERSION, ROWS)
+                self.answer(NothingDoneError('busy'), TABLE_IS_THERE, VERSION,
+                            operation.rows)
                 await operation.run(db)
                 self.assertEqual(4, len(self.connector.mock_calls))
 
@@ -261,18 +405,21 @@ class DeadlineTest(RetryTestCase):
     async def test_the_second_try_has_only_the_time_that_the_first_one_left(self) -> None:
         """Here each alone would be in time."""
         async def answer_late(*_: object) -> object:
-            await asyncio.sleep(0.035)
+            await asyncio.sleep(0.14)
             if self.connector.read.call_count == 1:
                 raise NothingDoneError('busy')
             return ROWS
 
+        db = SQLAddressBookDB(self.connector, SQLSettings('sqlite:///never/opened', deadline=0.2))
+        await db.start()
+        self.connector.reset_mock()
         self.connector.read.side_effect = answer_late
-        await self.assert_given_up(READING[0], self.db)
+        await self.assert_given_up(READING[0], db)
         self.assert_tried(2)
 
     async def test_the_pause_counts(self) -> None:
         self.answer(NothingDoneError('busy'), ROWS)
-        with mock.patch('addrservice.addressbook_db.RETRY_PAUSE', 3600):
+        with mock.patch('addrservice.addressbook_db.sql.RETRY_PAUSE', 3600):
             await self.assert_given_up(READING[0], self.db)
         self.assert_tried(1)
 
@@ -314,7 +461,7 @@ class PingTest(MockedConnectorTestCase):
     ASKED: Final = mock.call.check(CHECK)
 
     async def asyncSetUp(self) -> None:
-        self.clock = self.enterContext(mock.patch('addrservice.addressbook_db.time'))
+        self.clock = self.enterContext(mock.patch('addrservice.addressbook_db.sql.time'))
         self.clock.monotonic.return_value = 1000.0
         await super().asyncSetUp()
 
@@ -351,7 +498,7 @@ class PingTest(MockedConnectorTestCase):
         await self.db.ping()
 
     async def test_a_question_that_got_no_good_answer_by_chance_is_asked_once_more(self) -> None:
-        self.enterContext(mock.patch('addrservice.addressbook_db.RETRY_PAUSE', 0))
+        self.enterContext(mock.patch('addrservice.addressbook_db.sql.RETRY_PAUSE', 0))
         for trouble in (NothingDoneError('busy'), OutcomeUnknownError('cut off')):
             with self.subTest(trouble=trouble):
                 self.connector.reset_mock()
@@ -384,7 +531,7 @@ class PingTest(MockedConnectorTestCase):
     async def test_it_waits_for_a_moment_only_while_the_question_goes_on(self) -> None:
         """So that a database that is silent is not asked by more and more."""
         question = self.hold_back()
-        with mock.patch('addrservice.addressbook_db.PING_DEADLINE', 0.01):
+        with mock.patch('addrservice.addressbook_db.sql.PING_DEADLINE', 0.01):
             for _ in range(3):
                 with self.assertRaisesRegex(OutcomeUnknownError, '^no answer in time$'):
                     await self.db.ping()
@@ -402,7 +549,7 @@ class PingTest(MockedConnectorTestCase):
         complaints = mock.Mock()
         asyncio.get_running_loop().set_exception_handler(complaints)
         question = self.hold_back(StoreUnavailableError('gone'))
-        with mock.patch('addrservice.addressbook_db.PING_DEADLINE', 0.01):
+        with mock.patch('addrservice.addressbook_db.sql.PING_DEADLINE', 0.01):
             with self.assertRaises(OutcomeUnknownError):
                 await self.db.ping()
         question.answered.set()
@@ -440,7 +587,7 @@ class PingDeadlineTest(MockedConnectorTestCase):
     async def test_a_question_that_gets_no_answer_is_given_up(self) -> None:
         """Not before there was time to connect; then another one can be asked."""
         self.connector.check.side_effect = never
-        with mock.patch('addrservice.addressbook_db.PING_INTERVAL', 0):
+        with mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0):
             for _ in range(2):
                 with self.assertRaisesRegex(OutcomeUnknownError, '^no answer in time$'):
                     await self.db.ping()
@@ -451,14 +598,20 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
     """The table is made when the database is first in reach, whenever that is."""
 
     FIND: Final = mock.call.read('FIND $1', 'addresses_schema')
-    VERSION: Final = mock.call.read(SELECT_SCHEMA_VERSION)
+    ASK_VERSION: Final = mock.call.read(SELECT_SCHEMA_VERSION)
     CHECK: Final = mock.call.check(CHECK)
+
+    # What is read where there are no tables yet, and what is asked then.
+    NONE: Final = [[], [], TABLE_IS_THERE, VERSION]
+    MADE: Final = [
+        FIND, mock.call.run_exclusively(mock.ANY), mock.call.read(SELECT_NAMELESS, PAGE_SIZE),
+        mock.call.write(SET_SCHEMA_VERSION, SCHEMA_VERSION), FIND, ASK_VERSION]
 
     def setUp(self) -> None:
         self.connector = mock.create_autospec(
             SQLConnector, instance=True, key_type='KEY', find_table='FIND $1')
         self.db = SQLAddressBookDB(self.connector, SQLSettings('sqlite:///never/opened'))
-        self.enterContext(mock.patch('addrservice.addressbook_db.PING_INTERVAL', 0))
+        self.enterContext(mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0))
 
     def assert_asked(self, *calls: Any) -> None:
         """These calls went to the connector, and no others."""
@@ -471,32 +624,38 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
         self.connector.reset_mock(side_effect=True)
 
     async def test_a_table_that_is_there_is_left_as_it_is(self) -> None:
-        self.connector.read.return_value = TABLE_IS_THERE
+        self.connector.read.return_value = VERSION
         await self.db.start()
         self.connector.run_exclusively.assert_not_called()
         self.connector.stop.assert_not_called()
 
-    async def test_a_table_that_is_missing_is_made(self) -> None:
-        self.connector.read.side_effect = [[], TABLE_IS_THERE, VERSION]
+    async def test_tables_that_are_missing_are_made(self) -> None:
+        self.connector.read.side_effect = self.NONE
         await self.db.start()
-        self.assert_asked(mock.call.start(), self.FIND, mock.call.run_exclusively(mock.ANY),
-                          self.FIND, self.VERSION, self.CHECK)
+        self.assert_asked(mock.call.start(), *self.MADE, self.CHECK)
 
-    async def test_a_table_without_a_version_is_made_again(self) -> None:
+    async def test_tables_without_a_version_are_made_again(self) -> None:
         """Whatever is there is kept: each statement does nothing where all is done."""
-        self.connector.read.side_effect = [TABLE_IS_THERE, [(0,)], TABLE_IS_THERE, VERSION]
+        self.connector.read.side_effect = [TABLE_IS_THERE, [(0,)], [], TABLE_IS_THERE, VERSION]
         await self.db.start()
         self.connector.run_exclusively.assert_awaited_once()
+        self.assertIn('CREATE TABLE', self.statements()[0])
 
-    async def test_the_key_of_the_table_is_of_the_type_that_the_connector_names(self) -> None:
-        self.connector.read.side_effect = [[], TABLE_IS_THERE, VERSION]
+    async def test_keys_are_of_the_type_that_the_connector_names(self) -> None:
+        self.connector.read.side_effect = self.NONE
         await self.db.start()
+        text = ' '.join(self.statements())
+        self.assertIn(' nickname KEY NOT NULL PRIMARY KEY', text)
+        self.assertIn(' name_key KEY NOT NULL', text)
+        self.assertNotIn('{', text)
+
+    def statements(self) -> list[str]:
+        """What was run exclusively."""
         [statements] = self.connector.run_exclusively.await_args.args
-        self.assertIn('nickname KEY NOT NULL PRIMARY KEY', statements[0])
-        self.assertNotIn('{', ' '.join(statements))
+        return list(statements)
 
     async def test_once_is_enough(self) -> None:
-        self.connector.read.return_value = TABLE_IS_THERE
+        self.connector.read.return_value = VERSION
         await self.db.start()
         self.connector.reset_mock()
         self.connector.read.return_value = [ROW]
@@ -506,19 +665,17 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_store_out_of_reach_starts_and_is_prepared_by_the_first_operation(self) -> None:
         await self.start_out_of_reach()
-        self.connector.read.side_effect = [[], TABLE_IS_THERE, VERSION, [ROW], [ROW]]
+        self.connector.read.side_effect = [*self.NONE, [ROW], [ROW]]
         await self.db.read_entry('bobby')
         await self.db.read_entry('bobby')
-        self.assert_asked(self.FIND, mock.call.run_exclusively(mock.ANY), self.FIND, self.VERSION,
-                          *[mock.call.read(SELECT, 'bobby')] * 2)
+        self.assert_asked(*self.MADE, *[mock.call.read(SELECT, 'bobby')] * 2)
 
     async def test_a_store_out_of_reach_is_prepared_by_a_ping(self) -> None:
         """So that it becomes ready though nobody uses it."""
         await self.start_out_of_reach()
-        self.connector.read.side_effect = [[], TABLE_IS_THERE, VERSION]
+        self.connector.read.side_effect = self.NONE
         await self.db.ping()
-        self.assert_asked(self.FIND, mock.call.run_exclusively(mock.ANY), self.FIND, self.VERSION,
-                          self.CHECK)
+        self.assert_asked(*self.MADE, self.CHECK)
 
     async def test_a_silent_database_does_not_keep_the_store_from_starting(self) -> None:
         self.connector.read.side_effect = never
@@ -538,7 +695,7 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
     async def test_a_newer_schema_keeps_the_store_from_starting(self) -> None:
         """What was opened is closed again."""
         self.connector.read.side_effect = [TABLE_IS_THERE, NEWER_VERSION]
-        with self.assertRaisesRegex(NewerSchemaError, 'of version 2, of a newer service.*to .* 1$'):
+        with self.assertRaisesRegex(NewerSchemaError, 'of version 4, of a newer service.*to .* 3$'):
             await self.db.start()
         self.connector.run_exclusively.assert_not_called()
         self.connector.stop.assert_awaited_once_with()
@@ -554,7 +711,7 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
             return next(answers)
 
         self.connector.read.side_effect = answer_late
-        with mock.patch('addrservice.addressbook_db.PING_DEADLINE', 0):
+        with mock.patch('addrservice.addressbook_db.sql.PING_DEADLINE', 0):
             with self.assertRaises(NewerSchemaError):
                 await self.db.start()
 
@@ -564,7 +721,7 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
         for operation in (self.db.create_address(ENTRY), self.db.ping()):
             with self.assertRaises(StoreMisconfiguredError):
                 await operation
-        self.assert_asked(*[self.FIND, self.VERSION] * 2)
+        self.assert_asked(*[self.FIND, self.ASK_VERSION] * 2)
 
     async def test_a_connector_that_can_never_be_used_keeps_the_store_from_starting(self) -> None:
         self.connector.start.side_effect = StartError('too old')
@@ -575,6 +732,211 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
     async def test_stop_closes_the_connector_also_without_a_start(self) -> None:
         await self.db.stop()
         self.assert_asked(mock.call.stop())
+
+
+class UpgradeTest(unittest.IsolatedAsyncioTestCase):
+    """Tables of an older version, or none, are made what they should be, once for all.
+
+    That the statements do that is for the integration tests.
+    """
+
+    NAMELESS: Final = [(f'{n:03}', f'{{"name":"N{n:03}"}}', 10 + n) for n in range(3)]
+
+    def setUp(self) -> None:
+        self.tables = 1  # the version; 0 where there are none
+        self.nameless = list(self.NAMELESS)
+        self.connector = mock.create_autospec(
+            SQLConnector, instance=True, key_type='KEY', find_table='FIND $1')
+        self.connector.read.side_effect = self.read
+        self.connector.write.side_effect = self.write
+        self.connector.run_exclusively.side_effect = self.run_exclusively
+        self.enterContext(mock.patch('addrservice.addressbook_db.sql.RETRY_PAUSE', 0))
+
+    def make_store(self, deadline: float = DEADLINE) -> SQLAddressBookDB:
+        """A store of a service that is just starting, until the end of the test."""
+        store = SQLAddressBookDB(
+            self.connector, SQLSettings('sqlite:///never/opened', deadline=deadline))
+        self.addAsyncCleanup(store.stop)
+        return store
+
+    def read(self, statement: str, *arguments: object) -> list[tuple[object, ...]]:
+        """What a database answers that has these tables; up to two nameless ones at a time."""
+        answers: dict[str, list[tuple[object, ...]]] = {
+            'FIND $1': [(1,)] if self.tables else [],
+            SELECT_SCHEMA_VERSION: [(self.tables,)],
+            SELECT_NAMELESS: list(self.nameless[:2]),
+        }
+        return answers.get(statement, [ROW])
+
+    def write(self, statement: str, *arguments: object) -> list[tuple[object, ...]]:
+        """What a write does to it."""
+        if statement == SET_NAME:
+            self.nameless = [row for row in self.nameless if row[0] != arguments[0]]
+        elif statement == SET_SCHEMA_VERSION:
+            self.tables = max(self.tables, SCHEMA_VERSION)
+        return [(1,)]
+
+    def run_exclusively(self, statements: list[str]) -> None:
+        """All statements together make version 2, unless it is that or more."""
+        self.tables = max(self.tables, 2)
+
+    def statements(self) -> str:
+        """What was run exclusively, once."""
+        self.connector.run_exclusively.assert_awaited_once()
+        return '; '.join(self.connector.run_exclusively.await_args.args[0])
+
+    def names_set(self) -> list[Any]:
+        """With what each name was set."""
+        return [call.args[1:] for call in self.connector.write.await_args_list
+                if call.args[0] == SET_NAME]
+
+    async def test_tables_of_version_1_are_altered_and_not_made(self) -> None:
+        self.assertEqual(ROWS[0][0], (await self.make_store().read_entry('bobby')).nickname)
+        self.assertEqual(3, self.tables)
+        self.assertIn('ALTER TABLE addresses ', self.statements())
+        self.assertNotIn('CREATE TABLE', self.statements())
+
+    async def test_tables_that_are_missing_are_made_and_altered(self) -> None:
+        self.tables, self.nameless = 0, []
+        await self.make_store().read_entry('bobby')
+        statements = self.statements()
+        self.assertLess(statements.index('CREATE TABLE'), statements.index('ALTER TABLE'))
+
+    async def test_each_entry_gets_its_name_while_it_has_the_version_that_was_read(self) -> None:
+        await self.make_store().read_entry('bobby')
+        self.assertEqual([('000', 'n000', 10), ('001', 'n001', 11), ('002', 'n002', 12)],
+                         self.names_set())
+        self.assertEqual([], self.nameless)
+
+    async def test_where_only_names_are_missing_only_these_are_filled_in(self) -> None:
+        self.tables = 2
+        await self.make_store().read_entry('bobby')
+        self.assertEqual(('', 3, 3), (self.statements(), len(self.names_set()), self.tables))
+
+    async def test_the_newest_tables_are_left_as_they_are(self) -> None:
+        self.tables = SCHEMA_VERSION
+        await self.make_store().read_entry('bobby')
+        self.connector.run_exclusively.assert_not_called()
+        self.connector.write.assert_not_called()
+
+    async def test_what_another_service_did_at_the_same_time_is_gone_on_with(self) -> None:
+        def be_too_late(_: object) -> None:
+            self.tables = 2
+            raise StoreMisconfiguredError('there is such a column')
+
+        self.connector.run_exclusively.side_effect = be_too_late
+        await self.make_store().read_entry('bobby')
+        self.assertEqual((3, []), (self.tables, self.nameless))
+
+    async def test_what_a_newer_service_did_at_the_same_time_is_left_alone(self) -> None:
+        def be_too_late(_: object) -> None:
+            self.tables, self.nameless = 4, []
+            raise StoreMisconfiguredError('there is such a column')
+
+        self.connector.run_exclusively.side_effect = be_too_late
+        with self.assertRaises(NewerSchemaError):
+            await self.make_store().read_entry('bobby')
+        self.assertEqual(4, self.tables)
+
+    async def test_what_nobody_may_change_is_told_each_time(self) -> None:
+        trouble = StoreMisconfiguredError('no right to that')
+        self.connector.run_exclusively.side_effect = trouble
+        store = self.make_store()
+        for times in (1, 2):
+            with self.assertRaises(StoreMisconfiguredError) as caught:
+                await store.read_entry('bobby')
+            self.assertIs(trouble, caught.exception)
+            self.assertEqual(times, self.connector.run_exclusively.await_count)
+        self.assertEqual(1, self.tables)
+
+    async def test_it_goes_on_when_the_operation_has_no_more_time(self) -> None:
+        """As long as it takes; the next operation finds it done, and does not begin again."""
+        question = Question()
+        self.connector.run_exclusively.side_effect = question.ask
+        store = self.make_store(deadline=0.01)
+        for _ in range(3):
+            with self.assertRaisesRegex(OutcomeUnknownError, '^no answer in time$'):
+                await store.read_entry('bobby')
+        question.answered.set()
+        self.tables = 2
+        async with asyncio.timeout(DEADLINE):
+            while self.tables < SCHEMA_VERSION:
+                await asyncio.sleep(0)
+        await store.read_entry('bobby')
+        self.connector.run_exclusively.assert_awaited_once()
+        self.assertFalse(question.cancelled)
+
+    async def test_many_operations_wait_for_one(self) -> None:
+        store = self.make_store()
+        await asyncio.gather(*(store.read_entry('bobby') for _ in range(20)))
+        self.connector.run_exclusively.assert_awaited_once()
+        self.assertEqual(3, len(self.names_set()))
+
+    async def test_one_that_takes_for_ever_is_given_up(self) -> None:
+        """Then the next operation begins another one."""
+        self.connector.run_exclusively.side_effect = never
+        store = self.make_store()
+        with mock.patch('addrservice.addressbook_db.sql.UPGRADE_DEADLINE', 0.001):
+            for times in (1, 2):
+                with self.assertRaises(OutcomeUnknownError):
+                    await store.read_entry('bobby')
+                self.assertEqual(times, self.connector.run_exclusively.await_count)
+
+    async def test_where_there_is_nothing_to_upgrade_it_has_no_more_time_than_an_operation(
+        self
+    ) -> None:
+        """So that the next one may begin again soon: on another connection, perhaps."""
+        self.tables = 0
+        self.connector.run_exclusively.side_effect = never
+        store = self.make_store(deadline=0.01)
+        async with asyncio.timeout(DEADLINE):
+            while self.connector.run_exclusively.await_count < 3:
+                with self.assertRaises(OutcomeUnknownError):
+                    await store.read_entry('bobby')
+
+    async def test_names_that_take_for_ever_are_given_up_too(self) -> None:
+        async def write(statement: str, *arguments: object) -> list[tuple[object, ...]]:
+            if statement == SET_NAME:
+                await never()
+            return self.write(statement, *arguments)
+
+        self.connector.write.side_effect = write
+        store = self.make_store(deadline=0.01)
+        with self.assertRaises(OutcomeUnknownError):
+            await store.read_entry('bobby')
+        self.connector.write.side_effect = self.write
+        async with asyncio.timeout(DEADLINE):
+            while self.tables < SCHEMA_VERSION:
+                with suppress(OutcomeUnknownError):  # of the one that is about to be given up
+                    await store.read_entry('bobby')
+        self.assertEqual([], self.nameless)
+
+    async def test_a_stop_ends_it(self) -> None:
+        question = Question()
+        self.connector.run_exclusively.side_effect = question.ask
+        store = self.make_store()
+        operation = asyncio.create_task(store.read_entry('bobby'))
+        await question.until_asked()
+        await store.stop()
+        await asyncio.wait([operation])
+        self.assertTrue(question.cancelled)
+
+    async def test_one_that_fails_when_nobody_waits_is_not_complained_of(self) -> None:
+        complaints = mock.Mock()
+        asyncio.get_running_loop().set_exception_handler(complaints)
+        question = Question(StoreUnavailableError('gone'))
+        self.connector.run_exclusively.side_effect = question.ask
+        store = self.make_store(deadline=0.01)
+        with self.assertRaises(OutcomeUnknownError):
+            await store.read_entry('bobby')
+        question.answered.set()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait(others)
+        del others
+        self.connector.run_exclusively.side_effect = self.run_exclusively
+        await store.read_entry('bobby')
+        gc.collect()
+        complaints.assert_not_called()
 
 
 class CreateAddressBookDBTest(unittest.TestCase):

@@ -16,12 +16,15 @@ from typing import Final
 from unittest import mock
 
 from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
+from addrservice.addressbook_db.statements import SCHEMA_VERSION
 from addrservice.config import SQLSettings, StoreSettings
 from addrservice.errors import (
     NothingDoneError, StartError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
 )
 from addrservice.sql_connectors.sqlite import SQLiteConnector, database_path, outcome
-from tests.addressbook_db_contract import AddressBookDBContract, entry_named
+from tests.addressbook_db_conditions_contract import ConditionsContract
+from tests.addressbook_db_contract import entry_named
+from tests.addressbook_db_search_contract import SearchContract
 from tests.support import DEADLINE, ROOT, wait_until
 
 # What each primary result code means for a statement that met it; see
@@ -121,7 +124,9 @@ async def let_all_run(turns: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-class SQLiteAddressBookDBTest(AddressBookDBContract, unittest.IsolatedAsyncioTestCase):
+class SQLiteAddressBookDBTest(
+    ConditionsContract, SearchContract, unittest.IsolatedAsyncioTestCase
+):
     """The contract of all stores, kept in one file."""
 
     async def make_store(self) -> AbstractAddressBookDB:
@@ -130,10 +135,14 @@ class SQLiteAddressBookDBTest(AddressBookDBContract, unittest.IsolatedAsyncioTes
         self.settings = StoreSettings(sql=SQLSettings(dsn_of(Path(folder.name, 'addressbook.db'))))
         return create_addressbook_db(self.settings)
 
-    async def test_two_stores_on_one_file_see_what_the_other_one_wrote(self) -> None:
+    async def another_store(self) -> AbstractAddressBookDB:
         other = create_addressbook_db(self.settings)
         await other.start()
         self.addAsyncCleanup(other.stop)
+        return other
+
+    async def test_two_stores_on_one_file_see_what_the_other_one_wrote(self) -> None:
+        other = await self.another_store()
         for number in range(10):
             await self.store.create_address(entry_named(f'{number}'), 'pm')
             self.assertEqual(entry_named(f'{number}'), await other.read_address('pm'))
@@ -467,7 +476,8 @@ class TransactionTest(ConnectorTestCase):
         for path in paths:
             store = await self.start(path)
             self.assertEqual([(2,)], await store.read('SELECT count(*) FROM addresses'))
-            self.assertEqual([(1,)], await store.read('SELECT version FROM addresses_schema'))
+            self.assertEqual([(SCHEMA_VERSION,)],
+                             await store.read('SELECT version FROM addresses_schema'))
 
 
 class TroubleTest(ConnectorTestCase):

@@ -1,0 +1,250 @@
+"""The store in a SQL database."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from addrservice.addressbook_db.abstract import (
+    NAME_LENGTH, PAGE_SIZE, UNKEEPABLE, AbstractAddressBookDB, Place, StoredEntry, now, place_of,
+    why_missing,
+)
+from addrservice.addressbook_db.statements import (
+    CHECK, DELETE, DELETE_VERSION, FIND_FIRST_PAGE, FIND_PAGE, INSERT, SCHEMA, SCHEMA_VERSION,
+    SELECT, SELECT_FIRST_PAGE, SELECT_NAMELESS, SELECT_PAGE, SELECT_SCHEMA_VERSION, SET_NAME,
+    SET_SCHEMA_VERSION, UPDATE, UPDATE_VERSION,
+)
+from addrservice.config import SQLSettings
+from addrservice.errors import (
+    NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
+    StoreError, StoreMisconfiguredError, UnknownNicknameError,
+)
+from addrservice.sql_connectors import Row, Rows, SQLConnector, Value, hear
+
+T = TypeVar('T')
+
+# What is tried again, and after how many seconds. A write is not where nobody knows whether it was
+# done: done again, it would undo what somebody else wrote meanwhile.
+READ_AGAIN: Final = (NothingDoneError, OutcomeUnknownError)
+WRITE_AGAIN: Final = (NothingDoneError,)
+RETRY_PAUSE: Final = 0.05
+
+# Seconds that a ping waits for an answer, and that an answer is good for.
+PING_DEADLINE: Final = 0.5
+PING_INTERVAL: Final = 1
+
+# Seconds that it may take to make older tables new: the more entries, the longer an index takes.
+UPGRADE_DEADLINE: Final = 600
+
+LAST_CHARACTER: Final = '\U0010ffff'
+
+
+class SQLAddressBookDB(AbstractAddressBookDB):
+    """Keeps entries in a table of a SQL database, which may come and go.
+
+    An operation that did nothing is tried once more, and a reading one also where no answer came,
+    all within one deadline. The tables are made when the database is first in reach.
+
+    :param connector: the way to the database
+    :param settings: how long things may take
+    """
+
+    def __init__(self, connector: SQLConnector, settings: SQLSettings) -> None:
+        self._connector = connector
+        self._deadline = settings.deadline
+        self._check_deadline = max(settings.deadline, settings.connect_timeout)
+        self._prepared = False
+        self._upgrading: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._checked = 0.0
+
+    async def start(self) -> None:
+        await self._connector.start()
+        check = self._latest_check()
+        await asyncio.wait({check}, timeout=self._deadline)
+        if check.done() and isinstance(check.exception(), StartError):
+            await self.stop()
+            check.result()
+
+    async def stop(self) -> None:
+        for task in (self._check, self._upgrading):
+            if task is not None:
+                task.cancel()
+        await self._connector.stop()
+
+    async def ping(self) -> None:
+        """Asks the database, at most once a second; waits for a moment only."""
+        check = self._latest_check()
+        await asyncio.wait({check}, timeout=PING_DEADLINE)
+        if not check.done() or check.cancelled():
+            raise OutcomeUnknownError('no answer in time')
+        check.result()
+
+    def _latest_check(self) -> asyncio.Task[None]:
+        """The check that is under way, or has ended just now; else a new one."""
+        if self._check is None or (
+            self._check.done() and time.monotonic() >= self._checked + PING_INTERVAL
+        ):
+            self._check = asyncio.create_task(self._make_check())
+            self._check.add_done_callback(hear)
+        return self._check
+
+    async def _make_check(self) -> None:
+        try:
+            await self._run(self._check_deadline, READ_AGAIN, self._connector.check, CHECK)
+        finally:
+            self._checked = time.monotonic()
+
+    async def delete_address(self, nickname: str, version: int | None = None) -> None:
+        key = _key(nickname, version)
+        if version is None:
+            rows = await self._write(DELETE, key)
+        else:
+            rows = await self._write(DELETE_VERSION, key, version)
+        if not rows:
+            raise why_missing(nickname, version)
+
+    async def read_entry(self, nickname: str) -> StoredEntry:
+        rows = await self._read(SELECT, _key(nickname))
+        if not rows:
+            raise UnknownNicknameError(nickname)
+        return _entry(rows[0])
+
+    async def read_page(self, after: str | None, limit: int) -> list[StoredEntry]:
+        if after is None:
+            rows = await self._read(SELECT_FIRST_PAGE, limit)
+        else:
+            # No key has a U+0000, so there is none between this text and what precedes it there.
+            rows = await self._read(SELECT_PAGE, after.partition('\0')[0], limit)
+        return [_entry(row) for row in rows]
+
+    async def _find_page(
+        self, prefix: str, after: Place | None, limit: int
+    ) -> list[StoredEntry]:
+        if UNKEEPABLE.search(prefix):
+            return []
+        last = prefix.ljust(NAME_LENGTH, LAST_CHARACTER)  # of all names that begin so
+        if after is None:
+            rows = await self._read(FIND_FIRST_PAGE, prefix, last, limit)
+        else:
+            rows = await self._read(FIND_PAGE, *after, last, limit)
+        return [_entry(row) for row in rows]
+
+    async def _insert(
+        self, nickname: str, document: bytes, name: str, origin: str | None = None
+    ) -> int:
+        rows = await self._write(INSERT, nickname, document.decode(), name, now(), origin)
+        if not rows:
+            raise NicknameTakenError(nickname)
+        return _version(rows)
+
+    async def _replace(
+        self, nickname: str, document: bytes, name: str, version: int | None
+    ) -> int:
+        arguments = _key(nickname, version), document.decode(), name, now()
+        if version is None:
+            rows = await self._write(UPDATE, *arguments)
+        else:
+            rows = await self._write(UPDATE_VERSION, *arguments, version)
+        if not rows:
+            raise why_missing(nickname, version)
+        return _version(rows)
+
+    async def _read(self, statement: str, *arguments: Value) -> Rows:
+        return await self._run(
+            self._deadline, READ_AGAIN, self._connector.read, statement, *arguments)
+
+    async def _write(self, statement: str, *arguments: Value) -> Rows:
+        return await self._run(
+            self._deadline, WRITE_AGAIN, self._connector.write, statement, *arguments)
+
+    async def _run(
+        self,
+        deadline: float,
+        again: tuple[type[StoreError], ...],
+        operation: Callable[..., Awaitable[T]],
+        statement: str,
+        *arguments: Value,
+    ) -> T:
+        """Runs a statement within a deadline, and once more after an error that allows it."""
+        async def attempt() -> T:
+            if not self._prepared:
+                await self._prepare()
+            return await operation(statement, *arguments)
+
+        try:
+            async with asyncio.timeout(deadline):
+                try:
+                    return await attempt()
+                except again:
+                    await asyncio.sleep(RETRY_PAUSE)
+                    return await attempt()
+        except TimeoutError:
+            raise OutcomeUnknownError('no answer in time') from None
+
+    async def _prepare(self) -> None:
+        """Makes the tables unless they are there; that they are is asked once."""
+        version = await self._schema_version()
+        if version < SCHEMA_VERSION:
+            # It goes on where it takes longer than the operation has time.
+            await asyncio.shield(self._latest_upgrade(version))
+            version = await self._schema_version()
+        if version > SCHEMA_VERSION:
+            raise NewerSchemaError(f'the tables are of version {version}, of a newer service; '
+                                   f'this one knows them up to version {SCHEMA_VERSION}')
+        self._prepared = True
+
+    def _latest_upgrade(self, version: int) -> asyncio.Task[None]:
+        """The upgrade that is under way; else a new one."""
+        if self._upgrading is None or self._upgrading.done():
+            self._upgrading = asyncio.create_task(self._upgrade(version))
+            self._upgrading.add_done_callback(hear)
+        return self._upgrading
+
+    async def _upgrade(self, version: int) -> None:
+        """Makes the tables, or makes those of an older version new."""
+        statements = [statement.format(key_type=self._connector.key_type)
+                      for step, statements in SCHEMA.items() if step > version
+                      for statement in statements]
+        try:
+            async with asyncio.timeout(UPGRADE_DEADLINE if version else self._deadline):
+                await self._connector.run_exclusively(statements)
+        except StoreMisconfiguredError:
+            if await self._schema_version() <= version:
+                raise
+            # Another service has done it at the same time.
+        while await self._fill_in_names():
+            pass
+        await self._connector.write(SET_SCHEMA_VERSION, SCHEMA_VERSION)
+
+    async def _fill_in_names(self) -> bool:
+        """Gives some entries of older tables the names to find them by; False if all have them."""
+        async with asyncio.timeout(self._deadline):
+            rows = await self._connector.read(SELECT_NAMELESS, PAGE_SIZE)
+            await asyncio.gather(*(
+                self._connector.write(SET_NAME, entry.nickname, place_of(entry).name, entry.version)
+                for entry in map(_entry, rows)))
+        return bool(rows)
+
+    async def _schema_version(self) -> int:
+        if not await self._connector.read(self._connector.find_table, 'addresses_schema'):
+            return 0
+        [[version]] = await self._connector.read(SELECT_SCHEMA_VERSION)
+        return int(version)
+
+
+def _key(nickname: str, version: int | None = None) -> str:
+    """A nickname to look for, with that version, if it can be one."""
+    if UNKEEPABLE.search(nickname):
+        raise why_missing(nickname, version)
+    return nickname
+
+
+def _entry(row: Row) -> StoredEntry:
+    nickname, document, *rest = row
+    return StoredEntry(nickname, document.encode(), *rest)
+
+
+def _version(rows: Rows) -> int:
+    [[version]] = rows
+    return int(version)

@@ -1,0 +1,217 @@
+"""What several operations of the API share: header fields, parameters, schemas, errors."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+JSONObject = dict[str, Any]
+
+_ID_PATTERN: Final = '^[0-9a-f]{32}$'
+# What the examples of key and entry make together.
+EXAMPLE_ID: Final = '0111c9ca8d1a5a74816e7bc78a1b3ff2'
+EXAMPLE_KEY: Final = '8e03978e-40d5-43dd-bc93-6894a57f9324'
+_EXAMPLE_VERSION: Final = '"1795557179845123"'
+
+JSON: Final = 'application/json'
+MERGE_PATCH: Final = 'application/merge-patch+json'
+
+
+def _header(description: str, example: str | int, required: bool = True) -> JSONObject:
+    kind = 'integer' if isinstance(example, int) else 'string'
+    return {'description': description, 'required': required, 'schema': {'type': kind},
+            'example': example}
+
+
+HEADERS: Final = {
+    'X-Request-ID': _header(
+        'The id of the request, as in the log: the one that was sent, if it is a sane one.',
+        'my-request-17'),
+    'X-Content-Type-Options': _header('The content is what its type says.', 'nosniff'),
+    'Cache-Control': _header(
+        'Who may keep the answer. Entries are for the client alone, and to be asked for again.',
+        'private, no-cache'),
+    'Vary': _header(
+        'What else of the request the answer depends on: with origins configured, `Origin` too.',
+        'Accept, Accept-Encoding'),
+    'ETag': _header('The version of what is there, for `If-Match` and `If-None-Match`.',
+                    _EXAMPLE_VERSION),
+    'ETag-once': _header(
+        'The version of the entry. Left out where the entry was changed since it was first posted '
+        'with this key.', _EXAMPLE_VERSION, required=False),
+    'Last-Modified': _header('When the entry was last changed.', 'Tue, 24 Nov 2026 21:52:59 GMT'),
+    'Link': _header(
+        'The next page, while there is one (RFC 8288).',
+        f'</addressbook?limit=100&after={EXAMPLE_ID}>; rel="next"', required=False),
+    'Location': _header('The path of the new entry.', f'/addressbook/{EXAMPLE_ID}'),
+    'Allow': _header('The methods that the path knows.', 'GET, HEAD, POST, OPTIONS'),
+    'Accept-Patch': _header('The patches that the path takes.', MERGE_PATCH, required=False),
+    'Accept': _header('What a body may be.', JSON),
+    'Accept-Encoding': _header('How a body may be encoded.', 'gzip'),
+    'Retry-After': _header('Seconds after which it may be tried again.', 1),
+}
+_EVERYWHERE: Final = ('X-Request-ID', 'X-Content-Type-Options', 'Cache-Control', 'Vary')
+
+
+def _parameter(
+    name: str, place: str, description: str, schema: JSONObject | None = None, **more: Any
+) -> JSONObject:
+    return {'name': name, 'in': place, 'description': description,
+            'schema': schema or {'type': 'string'}, **more}
+
+
+PARAMETERS: Final = {
+    'id': _parameter('id', 'path', 'The id of an entry.',
+                     {'type': 'string', 'pattern': _ID_PATTERN}, required=True,
+                     example=EXAMPLE_ID),
+    'any-id': _parameter('id', 'path', 'The id of an entry, whether there is one or not.',
+                         {'type': 'string', 'minLength': 1}, required=True, example=EXAMPLE_ID),
+    'limit': _parameter('limit', 'query', 'At most so many entries; without it, all.',
+                        {'type': 'integer', 'minimum': 1, 'maximum': 1000}, example=100),
+    'name': _parameter(
+        'name', 'query',
+        'Only entries whose name begins so, without regard to case, in order of name.',
+        {'type': 'string', 'minLength': 1, 'maxLength': 256, 'pattern': '^[^\\u0000]*$'},
+        example='nar'),
+    'after': _parameter(
+        'after', 'query',
+        'Only entries that come after this one: an id, or as the next link has it. The id is that '
+        'of an entry that is there where names are searched for.',
+        {'type': 'string', 'pattern': '^[0-9a-f]{32}(:[^\u0000]{1,256})?$'}, example=EXAMPLE_ID),
+    'X-Request-ID': _parameter(
+        'X-Request-ID', 'header',
+        'The id of the request, for the log; one is made where it is not 1 to 128 of '
+        '`A-Z a-z 0-9 . _ : / + = @ -`.', example='my-request-17'),
+    'Idempotency-Key': _parameter(
+        'Idempotency-Key', 'header',
+        'Makes it safe to send the request again: with one key one entry is made. Bare or in '
+        'double quotes.',
+        {'type': 'string', 'pattern': '^("[ !#-\\[\\]-~]{1,255}"|[!#-\\[\\]-~]{1,255})$'},
+        example=EXAMPLE_KEY),
+    'If-Match': _parameter('If-Match', 'header',
+                           'Only if the entry has one of these versions, or `*`.',
+                           example='*'),
+    'If-None-Match': _parameter('If-None-Match', 'header',
+                                'Only if the entry has none of these versions, nor `*`.',
+                                example=_EXAMPLE_VERSION),
+    'If-Modified-Since': _parameter('If-Modified-Since', 'header',
+                                    'Only if it was changed after this date.',
+                                    example='Tue, 24 Nov 2026 21:52:59 GMT'),
+    'If-Unmodified-Since': _parameter('If-Unmodified-Since', 'header',
+                                      'Only if it was not changed after this date.',
+                                      example='Tue, 24 Nov 2026 21:52:59 GMT'),
+}
+READ_CONDITIONS: Final = (
+    'If-None-Match', 'If-Modified-Since', 'If-Match', 'If-Unmodified-Since')
+WRITE_CONDITIONS: Final = ('If-Match', 'If-Unmodified-Since', 'If-None-Match')
+
+_UPTIME: Final = {'description': 'Milliseconds since the start.', 'type': 'integer', 'minimum': 0}
+SCHEMAS: Final = {
+    'Book': {
+        'description': 'Entries by id.',
+        'type': 'object',
+        'propertyNames': {'pattern': _ID_PATTERN},
+        'additionalProperties': {'$ref': '#/components/schemas/Entry'},
+    },
+    'Health': {
+        'description': 'The process lives.',
+        'type': 'object',
+        'properties': {'uptime': _UPTIME},
+        'required': ['uptime'],
+        'additionalProperties': False,
+    },
+    'Readiness': {
+        'description': 'Whether requests should be sent here.',
+        'type': 'object',
+        'properties': {'ready': {'type': 'boolean'}, 'uptime': _UPTIME},
+        'required': ['ready', 'uptime'],
+        'additionalProperties': False,
+    },
+    'Error': {
+        'description': 'What is wrong, and where.',
+        'type': 'object',
+        'properties': {
+            'method': {'description': 'Null where it could not be read.',
+                       'type': ['string', 'null']},
+            'uri': {'description': 'Null where it could not be read.', 'type': ['string', 'null']},
+            'code': {'description': 'The status.', 'type': 'integer', 'minimum': 400},
+            'message': {'type': 'string'},
+            'requestId': {'description': 'As in the log.', 'type': 'string'},
+            'errors': {
+                'description': 'The places that are wrong, ten at the most.',
+                'type': 'array',
+                'items': {'$ref': '#/components/schemas/Violation'},
+                'minItems': 1,
+                'maxItems': 10,
+            },
+            'trace': {'description': 'The traceback, under --debug alone.', 'type': 'string'},
+        },
+        'required': ['method', 'uri', 'code', 'message'],
+        'additionalProperties': False,
+    },
+    'Violation': {
+        'description': 'One place that is wrong.',
+        'type': 'object',
+        'properties': {
+            'path': {'description': 'A JSON Pointer (RFC 6901) into the body, or the name of a '
+                                    'parameter.', 'type': 'string'},
+            'message': {'type': 'string'},
+        },
+        'required': ['path', 'message'],
+        'additionalProperties': False,
+    },
+}
+
+
+def ref(kind: str, name: str) -> JSONObject:
+    """A reference to a component."""
+    return {'$ref': f'#/components/{kind}/{name}'}
+
+
+def content(schema: JSONObject, media_type: str = JSON, **examples: Any) -> JSONObject:
+    """A body of one media type, with examples by name."""
+    made = {'schema': schema}
+    if examples:
+        made['examples'] = {name: {'value': value} for name, value in examples.items()}
+    return {media_type: made}
+
+
+def response(
+    description: str, headers: Sequence[str] = (), body: JSONObject | None = None
+) -> JSONObject:
+    """A response with the header fields that all have, and further ones."""
+    made: JSONObject = {'description': description, 'headers': {
+        name.removesuffix('-once'): ref('headers', name) for name in (*_EVERYWHERE, *headers)}}
+    if body is not None:
+        made['content'] = body
+    return made
+
+
+def _error(
+    code: int, description: str, message: str, headers: Sequence[str] = (),
+    errors: Sequence[JSONObject] = (),
+) -> JSONObject:
+    example = {'method': 'PUT', 'uri': f'/addressbook/{EXAMPLE_ID}', 'code': code,
+               'message': message, 'requestId': 'my-request-17'}
+    if errors:
+        example['errors'] = errors
+    return response(description, headers, content(ref('schemas', 'Error'), error=example))
+
+
+ERRORS: Final = {
+    '400': _error(400, 'The request, a parameter or the body is not as it must be.',
+                  'JSON Schema validation failed',
+                  errors=[{'path': '/name', 'message': 'must not be empty'}]),
+    '404': _error(404, 'There is no such entry.', f"There is no entry '{EXAMPLE_ID}'"),
+    '406': _error(406, 'What there is is JSON, which `Accept` excludes.',
+                  'What is here is application/json, which Accept excludes'),
+    '412': _error(412, 'A precondition is not met: somebody else was first.',
+                  f"The entry '{EXAMPLE_ID}' is not in the state that the request asks for"),
+    '413': _error(413, 'The body is too large.', 'The body is larger than 65536 bytes'),
+    '415': _error(415, 'The body is not declared as what it must be, or is encoded other than with '
+                       'gzip.', f'The body must be declared as Content-Type: {JSON}',
+                  ('Accept', 'Accept-Encoding', 'Accept-Patch')),
+    '422': _error(422, 'The key was used for another entry.',
+                  'The Idempotency-Key was used for another entry'),
+    '500': _error(500, 'A bug, or the store turns the service away.', 'Internal Server Error'),
+    '503': _error(503, 'The store is out of reach or overloaded, or there are too many '
+                       'connections.', 'Service Unavailable', ('Retry-After',)),
+}
