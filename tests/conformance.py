@@ -64,6 +64,10 @@ keys.values = ["first", "second", "third"]
 "header.If-Unmodified-Since" = {{dictionary = "dates", probability = 0.7}}
 "header.Idempotency-Key" = {{dictionary = "keys", probability = 0.3}}
 
+# Sequences of requests: with fewer, few would use what an earlier request has deleted.
+[phases.stateful.generation]
+max-examples = {sequences}
+
 # Stricter than the defaults, which have room for authentication, conflicts and failures.
 [checks]
 enabled = true
@@ -170,15 +174,15 @@ class Schemathesis:
     ) -> None:
         """Makes a run.
 
-        :param examples: random cases for each operation, and random sequences, at the most
+        :param examples: random cases for each operation, at the most
         :param optional_headers: whether header fields that may be left out are in the requests
         """
         ids = fill(self._server)
         summary = self._folder / 'summary.json'
         summary.unlink(missing_ok=True)
         done = subprocess.run(
-            [self._program, '--config-file', self._write_configuration(ids), '--no-color', 'run',
-             self._write_document(ids, optional_headers),
+            [self._program, '--config-file', self._write_configuration(ids, max(40, 4 * examples)),
+             '--no-color', 'run', self._write_document(ids, optional_headers),
              f'--url=http://127.0.0.1:{self._server.port}',
              f'--phases={",".join(phases)}', f'--max-examples={examples}', f'--seed={seed}',
              '--continue-on-failure', '--report=json', f'--report-json-path={summary}'],
@@ -190,9 +194,10 @@ class Schemathesis:
         if done.returncode and self._report.passed:
             self._report.gaps.append(f'Schemathesis ended with status {done.returncode}')
 
-    def _write_configuration(self, ids: Sequence[str]) -> str:
+    def _write_configuration(self, ids: Sequence[str], sequences: int) -> str:
         path = self._folder / 'schemathesis.toml'
-        path.write_text(CONFIGURATION.format(ids=json.dumps(ids)), encoding='utf-8')
+        path.write_text(CONFIGURATION.format(ids=json.dumps(ids), sequences=sequences),
+                        encoding='utf-8')
         return str(path)
 
     def _write_document(self, ids: Sequence[str], optional_headers: bool) -> str:

@@ -204,8 +204,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
     async def _upgrade(self, version: int) -> None:
         """Makes the tables, or makes those of an older version new."""
         statements = [statement.format(key_type=self._connector.key_type)
-                      for step, statements in SCHEMA.items() if step > version
-                      for statement in statements]
+                      for statement in SCHEMA[version]]
         try:
             async with asyncio.timeout(UPGRADE_DEADLINE if version else self._deadline):
                 await self._connector.run_exclusively(statements)
@@ -213,9 +212,10 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             if await self._schema_version() <= version:
                 raise
             # Another service has done it at the same time.
-        while await self._fill_in_names():
-            pass
-        await self._connector.write(SET_SCHEMA_VERSION, SCHEMA_VERSION)
+        if version:
+            while await self._fill_in_names():
+                pass
+            await self._connector.write(SET_SCHEMA_VERSION, SCHEMA_VERSION)
 
     async def _fill_in_names(self) -> bool:
         """Gives some entries of older tables the names to find them by; False if all have them."""

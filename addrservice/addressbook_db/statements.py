@@ -6,30 +6,34 @@ connector's type of a text that sorts by code points.
 
 from typing import Final
 
-# The tables by version: what turns those of the version before into those of this one. At version
-# 2 names may be yet to be filled in; from 3 on they are there.
+# The version that the tables are of -> what makes them those of the newest version, in which each
+# entry has a name to find it by. At version 2 these may be yet to be filled in.
 SCHEMA_VERSION: Final = 3
 SCHEMA: Final[dict[int, tuple[str, ...]]] = {
-    1: (
+    0: (
         """
         CREATE TABLE IF NOT EXISTS addresses (
             nickname {key_type} NOT NULL PRIMARY KEY,
             document TEXT NOT NULL,
             version BIGINT NOT NULL,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
-            updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP
+            updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
+            name_key {key_type} NOT NULL,
+            origin TEXT
         )
         """,
+        'CREATE INDEX IF NOT EXISTS addresses_by_name ON addresses (name_key, nickname)',
         'CREATE TABLE IF NOT EXISTS addresses_schema (version INTEGER NOT NULL)',
-        'INSERT INTO addresses_schema (version) SELECT 1 '
+        f'INSERT INTO addresses_schema (version) SELECT {SCHEMA_VERSION} '
         'WHERE NOT EXISTS (SELECT 1 FROM addresses_schema)',
     ),
-    2: (
+    1: (
         "ALTER TABLE addresses ADD COLUMN name_key {key_type} NOT NULL DEFAULT ''",
         'ALTER TABLE addresses ADD COLUMN origin TEXT',
         'CREATE INDEX addresses_by_name ON addresses (name_key, nickname)',
         'UPDATE addresses_schema SET version = 2',
     ),
+    2: (),
 }
 SELECT_SCHEMA_VERSION: Final = 'SELECT COALESCE(MAX(version), 0) FROM addresses_schema'
 SELECT_NAMELESS: Final = (

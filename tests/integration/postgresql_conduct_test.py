@@ -402,7 +402,7 @@ class LateServerTest(ProxyTestCase):
 
     async def test_tables_of_a_newer_service_are_told_once_and_not_touched(self) -> None:
         self.database.sql(f'SET ROLE {self.role};'
-                          f'CREATE TABLE {self.role}.addresses_schema AS SELECT 2 AS version')
+                          f'CREATE TABLE {self.role}.addresses_schema AS SELECT 4 AS version')
         self.proxy.forward()
         self.addCleanup(self.proxy.refuse)  # as it was, so that no socket is left
         with (mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0),
@@ -411,7 +411,7 @@ class LateServerTest(ProxyTestCase):
                 self.assertEqual(503, (await self.fetch('GET', '/readiness')).code)
                 self.assert_error(await self.fetch('GET', '/addressbook'), 500)
         [line] = caught.output
-        self.assertRegex(line, '^ERROR:.*the tables are of version 2.*up to version 1$')
+        self.assertRegex(line, '^ERROR:.*the tables are of version 4.*up to version 3$')
         self.assertEqual('', self.database.sql(f"SELECT to_regclass('{self.role}.addresses')"))
 
 
@@ -475,10 +475,10 @@ class StartTest(OnServer):
 
     def test_tables_of_a_newer_service_are_refused_in_one_line(self) -> None:
         self.database.sql(f'SET ROLE {self.role};'
-                          f'CREATE TABLE {self.role}.addresses_schema AS SELECT 2 AS version')
+                          f'CREATE TABLE {self.role}.addresses_schema AS SELECT 4 AS version')
         process = self.start()
         self.assertEqual((2, ''), (process.wait(), process.stdout))
-        self.assertRegex(process.stderr, r'\A.*the tables are of version 2.*up to version 1\n\Z')
+        self.assertRegex(process.stderr, r'\A.*the tables are of version 4.*up to version 3\n\Z')
 
     def test_several_may_start_at_once(self) -> None:
         processes = [self.start() for _ in range(3)]
