@@ -7,7 +7,6 @@ handler.
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
@@ -19,14 +18,14 @@ from tornado.log import access_log
 from tornado.web import Application, GZipContentEncoding, HTTPError, RequestHandler
 
 from addrservice import LOGGER_NAME, logs
-from addrservice.addressbook_db import StoredEntry
+from addrservice.addressbook_db import PAGE_SIZE, StoredEntry
 from addrservice.base_handler import BaseRequestHandler
 from addrservice.config import ServiceSettings, Settings
 from addrservice.docs import DocsRequestHandler
 from addrservice.errors import PreconditionFailedError
 from addrservice.negotiation import accepts_gzip
 from addrservice.openapi import describe
-from addrservice.parameters import read_idempotency_key, read_query
+from addrservice.parameters import Query, read_idempotency_key, read_query
 from addrservice.preconditions import Preconditions, entity_tag, last_modified
 from addrservice.service import AddressBookService, Condition
 
@@ -61,24 +60,27 @@ class AddressBookRequestHandler(BaseRequestHandler):
     """The book: all of it, a page, what a search finds."""
 
     async def get(self) -> None:
-        await self._answer(self._write_all)
+        query = self._query()
+        if query.limit is None:
+            await self._write_all(query)
+        else:
+            await self._write_page(query, query.limit)
 
     async def head(self) -> None:
-        await self._answer(self._write_head)
+        query = self._query()
+        if query.limit is None:
+            await self._write_head(query)
+        else:
+            await self._write_page(query, query.limit)
 
-    async def _answer(self, without_limit: Callable[..., Awaitable[None]]) -> None:
+    def _query(self) -> Query:
         query = read_query(self.request.query_arguments)
         self.set_header('Cache-Control', PERSONAL)
-        await (self._write_page if 'limit' in query else without_limit)(**query)
+        return query
 
-    async def _write_head(self, name: str | None = None, after: str | None = None) -> None:
-        async with aclosing(self.service.pages(name, after)) as pages:
-            await anext(pages, None)  # fails where a GET would
-        await self.flush_page()  # now, for a body that is not made has no length to tell
-
-    async def _write_all(self, name: str | None = None, after: str | None = None) -> None:
+    async def _write_all(self, query: Query) -> None:
         separator = b'{'
-        async with aclosing(self.service.pages(name, after)) as pages:
+        async with aclosing(self.service.pages(query.name, query.after)) as pages:
             async for page in pages:
                 if separator != b'{':
                     await self.flush_page()
@@ -86,15 +88,25 @@ class AddressBookRequestHandler(BaseRequestHandler):
                 separator = b','
         self.write(b'{}' if separator == b'{' else b'}')
 
-    async def _write_page(self, limit: str, **chosen: str) -> None:
-        page = await self.service.page(int(limit), **chosen)
+    async def _write_head(self, query: Query) -> None:
+        """Fails where a GET would, and reads no more than one page for it."""
+        async with aclosing(self.service.pages(query.name, query.after)) as pages:
+            page: list[StoredEntry] = await anext(pages, [])
+        if len(page) < PAGE_SIZE:
+            self.write(b'{%s}' % _members(page))  # that is all
+        else:
+            await self.flush_page()  # now, for a body that is not made has no length to tell
+
+    async def _write_page(self, query: Query, limit: int) -> None:
+        page = await self.service.page(limit, query.name, query.after)
         if page.after is not None:  # RFC 8288
-            query = urlencode({**chosen, 'limit': limit, 'after': page.after})
-            self.set_header('Link', f'</addressbook?{query}>; rel="next"')
+            following = query._replace(after=page.after)._asdict()
+            chosen = {name: value for name, value in following.items() if value is not None}
+            self.set_header('Link', f'</addressbook?{urlencode(chosen)}>; rel="next"')
         self.write(b'{%s}' % _members(page.entries))
 
     async def post(self) -> None:
-        key = read_idempotency_key(self.request.headers.get('Idempotency-Key'))
+        key = read_idempotency_key(self.request.headers.get_list('Idempotency-Key'))
         entry = await self.service.post_entry(self.json_body(), key)
         self.set_status(HTTPStatus.CREATED)
         self.set_header('Location', f'/addressbook/{entry.nickname}')

@@ -30,7 +30,7 @@ from addrservice.errors import (
     InvalidParameterError, KeyReusedError, NicknameTakenError, PreconditionFailedError, StoreError,
     StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
 )
-from addrservice.negotiation import accepts_gzip, accepts_json
+from addrservice.negotiation import JSON, MERGE_PATCH, accepts_gzip, accepts_json
 from addrservice.service import AddressBookService
 from addrservice.validation import parse_json
 
@@ -55,9 +55,6 @@ ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
     StoreMisconfiguredError: (500, None),
     StreamClosedError: (CLIENT_CLOSED_REQUEST, None),
 }
-
-JSON: Final = 'application/json'
-MERGE_PATCH: Final = 'application/merge-patch+json'  # RFC 7396
 
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
 # Never two ways to take the same blank: a client could make the match last for ever.
@@ -117,7 +114,8 @@ class BaseRequestHandler(RequestHandler):
         self._take_note_of_task()
         self._bound_body()
         method, accept = str(self.request.method), self.request.headers.get('Accept', '')
-        if self.produces_json and method != 'OPTIONS' and not accepts_json(accept):
+        if (self.produces_json and method != 'OPTIONS' and not accepts_json(accept)
+                and method in self.methods()):
             # In the place of the method, which is called when all of the request has come: an
             # answer before that would end the connection.
             setattr(self, method.lower(), self._refuse_accept)
@@ -283,6 +281,8 @@ class BaseRequestHandler(RequestHandler):
         """Writes the error as JSON; says what is wrong, and of a bug nothing."""
         exc_info = kwargs.get('exc_info', (None, None, None))
         self._set_error_headers(status_code)
+        if not self.request._body_future.done():  # Tornado reads no further, but does not say so
+            self.set_header('Connection', 'close')
         body = {
             'method': self.request.method,
             'uri': self.request.uri,

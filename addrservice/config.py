@@ -19,8 +19,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r'^[^\x00-\x1f\x7f\ud800-\udfff]*\Z')]
 
-# A scheme and a host (RFC 6454, 7), or any.
-Origin = Annotated[str, msgspec.Meta(pattern=r'^(https?://[^/?#@\s,"\x00-\x1f]+|\*)\Z')]
+# A scheme and a host, as browsers send them (RFC 6454, 6.2), or any.
+Origin = Annotated[str, msgspec.Meta(pattern=r'^(https?://[a-z0-9.:\[\]-]+|\*)\Z')]
 
 # One host of a DSN, which may be empty, or in square brackets (RFC 3986, 3.2.2), and its port.
 _HOST: Final = r'(\[[0-9A-Fa-f:.]+\]|[^:,/?#@\[\]]*)(:[0-9]{1,5})?'

@@ -4,19 +4,19 @@ from collections.abc import Collection
 from typing import Final
 
 # What such a page may send and see, beyond what every page may.
-REQUEST_HEADERS: Final = ('Content-Type, Idempotency-Key, If-Match, If-Modified-Since, '
-                          'If-None-Match, If-Unmodified-Since, X-Request-ID')
+REQUEST_HEADERS: Final = ('Content-Encoding, Content-Type, Idempotency-Key, If-Match, '
+                          'If-Modified-Since, If-None-Match, If-Unmodified-Since, X-Request-ID')
 RESPONSE_HEADERS: Final = 'Allow, ETag, Link, Location, Retry-After, X-Request-ID'
 MAX_AGE: Final = 600  # seconds
 
 
 def cors_headers(allowed: Collection[str], origin: str | None) -> dict[str, str]:
     """The header fields that let a page of an origin read an answer; none where it may not."""
-    for granted in ('*', origin):
-        if granted in allowed:
-            return {'Access-Control-Allow-Origin': str(granted),
-                    'Access-Control-Expose-Headers': RESPONSE_HEADERS}
-    return {}
+    granted = '*' if '*' in allowed else origin
+    if granted is None or granted not in allowed:
+        return {}
+    return {'Access-Control-Allow-Origin': granted,
+            'Access-Control-Expose-Headers': RESPONSE_HEADERS}
 
 
 def preflight_headers(methods: str) -> dict[str, str]:

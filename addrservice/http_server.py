@@ -27,7 +27,8 @@ BAD_REQUEST_BODY: Final = orjson.dumps({
     'method': None,
     'uri': None,
     'code': 400,
-    'message': 'This is not a request in HTTP/1.1, or its body is not framed or encoded as it says',
+    'message': 'This is not a request in HTTP/1.1, or its body is not framed or encoded as it '
+               'says, or it has more than 1000 parameters',
 })
 BAD_REQUEST: Final = (
     b'HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n'

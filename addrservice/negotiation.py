@@ -1,7 +1,10 @@
-"""What a client accepts (RFC 9110, 12.5)."""
+"""What is spoken here, and what a client accepts of it (RFC 9110, 12.5)."""
 
 import re
 from typing import Final
+
+JSON: Final = 'application/json'
+MERGE_PATCH: Final = 'application/merge-patch+json'  # RFC 7396
 
 _WEIGHT_ZERO: Final = re.compile(r'\s*q\s*=\s*0(\.0*)?\s*')
 
@@ -15,7 +18,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
 def accepts_json(accept: str) -> bool:
     """Whether an ``Accept`` allows application/json: silence does, and what names no type."""
     accepted = _accepted(accept)
-    wanted = [accepted[name] for name in ('application/json', 'application/*', '*/*')
+    wanted = [accepted[name] for name in (JSON, 'application/*', '*/*')
               if name in accepted]
     return wanted[0] if wanted else not any('/' in name for name in accepted)
 

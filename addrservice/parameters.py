@@ -1,8 +1,8 @@
 """The parameters of a request: those of the query, and the idempotency key."""
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from addrservice.errors import InvalidParameterError
 
@@ -16,13 +16,28 @@ QUERY: Final = {
 IDEMPOTENCY_KEY: Final = re.compile(r'"([ !#-\[\]-~]{1,255})"|([!#-\[\]-~]{1,255})')
 
 
-def read_query(query: Mapping[str, list[bytes]]) -> dict[str, str]:
+class Query(NamedTuple):
+    """Which entries are asked for.
+
+    :param limit: how many at the most
+    :param name: what their names begin with
+    :param after: what they come after
+    """
+
+    limit: int | None
+    name: str | None
+    after: str | None
+
+
+def read_query(query: Mapping[str, list[bytes]]) -> Query:
     """The parameters of a query, each of which is known, there once, and as it must be.
 
     :param query: the values of each, not yet decoded
     :raises InvalidParameterError: one of them is not
     """
-    return {name: _read(name, values) for name, values in query.items()}
+    texts = {name: _read(name, values) for name, values in query.items()}
+    limit = int(texts['limit']) if 'limit' in texts else None
+    return Query(limit, texts.get('name'), texts.get('after'))
 
 
 def _read(name: str, values: list[bytes]) -> str:
@@ -40,15 +55,15 @@ def _read(name: str, values: list[bytes]) -> str:
     return text
 
 
-def read_idempotency_key(field: str | None) -> str | None:
+def read_idempotency_key(fields: Sequence[str]) -> str | None:
     """What tells a request that is sent again from a new one, if the client says so.
 
-    :raises InvalidParameterError: it is no key, neither bare nor in double quotes
+    :raises InvalidParameterError: it is not just one key, bare or in double quotes
     """
-    if field is None:
+    if not fields:
         return None
-    match = IDEMPOTENCY_KEY.fullmatch(field)
-    if match is None:
+    match = IDEMPOTENCY_KEY.fullmatch(fields[0])
+    if match is None or len(fields) > 1:
         raise InvalidParameterError(
             'Idempotency-Key', 'must be 1 to 255 printable ASCII characters but " and \\, '
             'in quotes if there is a blank among them')

@@ -34,11 +34,17 @@ class Preconditions(NamedTuple):
         return cls(*map(headers.get, _NAMES))
 
     def concern_writing(self) -> bool:
-        """Whether there are any that a request which changes something has to meet."""
-        return self[:3] != (None, None, None)
+        """Whether there is any that a request to change what is there might not meet."""
+        if self.if_match is None:
+            return self.if_unmodified_since is not None or self.if_none_match is not None
+        return self.if_match.strip() != '*' or self.if_none_match is not None
 
     def allow_reading(self, version: int) -> bool:
-        """Whether the state is the one that is asked for (13.2.2, steps 1 and 2)."""
+        """Whether the state is the one that is asked for (13.2.2, steps 1 and 2).
+
+        A date does not tell two changes within a second from each other; clients have to know
+        (8.8.2.2).
+        """
         if self.if_match is not None:
             return _lists(self.if_match, version, weakly=False)
         return not _is_later(version, self.if_unmodified_since)

@@ -1,10 +1,12 @@
 """The address book's use cases: no web, no SQL."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -12,9 +14,7 @@ from addrservice.addressbook_db import (
     PAGE_SIZE, AbstractAddressBookDB, Place, StoredEntry, create_addressbook_db, place_of,
 )
 from addrservice.config import Settings
-from addrservice.errors import (
-    NothingDoneError, PreconditionFailedError, StoreError, StoreMisconfiguredError,
-)
+from addrservice.errors import PreconditionFailedError, StoreError, StoreMisconfiguredError
 from addrservice.merge_patch import merge_patch
 from addrservice.tracing import trace
 from addrservice.validation import Entry, serialise_entry
@@ -24,9 +24,6 @@ Condition = Callable[[StoredEntry], bool]
 
 # What is held at once of an answer, for clients may take their time to read it.
 MAX_PAGE_BYTES: Final = 1024 * 1024
-
-# How often a change is tried that others come before each time.
-MAX_ATTEMPTS: Final = 100
 
 
 class ServiceStatus(NamedTuple):
@@ -60,6 +57,7 @@ class AddressBookService:
     def __init__(self, db: AbstractAddressBookDB, logger: logging.Logger) -> None:
         self._db = db
         self._logger = logger
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._accepting = False
         self._trouble: str | None = None  # of the store, as the log was told; '' if it may pass
         self._started_ns = time.monotonic_ns()
@@ -229,17 +227,16 @@ class AddressBookService:
     ) -> T:
         """Writes what follows from an entry that meets a condition.
 
-        The store refuses it if another one has changed the entry meanwhile; then it is read again.
+        The store refuses it if another process has changed the entry meanwhile; then it is read
+        again. Within this one they take turns, so that a crowd costs each of them no more.
         """
-        for _ in range(MAX_ATTEMPTS):
-            entry = await self._db.read_entry(nickname)
-            if condition is not None and not condition(entry):
-                raise PreconditionFailedError(nickname)
-            try:
-                return await write(entry)
-            except PreconditionFailedError:
-                continue
-        raise NothingDoneError('too many write the same entry at the same time')
+        async with self._db.in_time(), self._turns.setdefault(nickname, asyncio.Lock()):
+            while True:
+                entry = await self._db.read_entry(nickname)
+                if condition is not None and not condition(entry):
+                    raise PreconditionFailedError(nickname)
+                with suppress(PreconditionFailedError):
+                    return await write(entry)
 
     @trace()
     async def get_all_addresses(self) -> dict[str, Entry]:

@@ -319,6 +319,11 @@ class KeyTest(RetryTestCase):
                 self.assertIn('Idempotency-Key', error['message'])
         self.assertEqual({}, await self.read('/addressbook'))
 
+    async def test_two_keys_are_refused(self) -> None:
+        twice = request('POST', '/addressbook', *['Idempotency-Key: mine'] * 2, body=SMALL)
+        error = self.assert_error(await self.exchange(twice), 400)
+        self.assertIn('Idempotency-Key', error['message'])
+
     async def test_a_post_that_is_refused_does_not_use_up_its_key(self) -> None:
         for body in (b'{', b'{}'):
             self.assert_error(await self.send(body), 400)

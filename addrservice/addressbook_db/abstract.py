@@ -5,7 +5,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 from unicodedata import normalize
 
@@ -82,6 +82,11 @@ class AbstractAddressBookDB(ABC):
         :raises StoreError: when it cannot
         """
 
+    @asynccontextmanager
+    async def in_time(self) -> AsyncGenerator[None, None]:
+        """Bounds what several operations may take together, where the store bounds one."""
+        yield
+
     async def create_address(self, addr: Entry, nickname: str | None = None) -> str:
         """Keeps a new entry and gives its nickname.
 
@@ -116,16 +121,17 @@ class AbstractAddressBookDB(ABC):
         """
         document = serialise_entry(addr)
         nickname, origin = uuid_utils.uuid5(KEYS, key).hex, digest(document)
-        while True:
-            try:
-                version = await self._insert(nickname, document, fold(addr['name']), origin)
-                return StoredEntry(nickname, document, version, origin)
-            except NicknameTakenError:
-                with suppress(UnknownNicknameError):  # removed meanwhile
-                    entry = await self.read_entry(nickname)
-                    if entry.origin != origin:
-                        raise KeyReusedError from None
-                    return entry
+        async with self.in_time():
+            while True:
+                try:
+                    version = await self._insert(nickname, document, fold(addr['name']), origin)
+                    return StoredEntry(nickname, document, version, origin)
+                except NicknameTakenError:
+                    with suppress(UnknownNicknameError):  # removed meanwhile
+                        entry = await self.read_entry(nickname)
+                        if entry.origin != origin:
+                            raise KeyReusedError from None
+                        return entry
 
     async def read_address(self, nickname: str) -> Entry:
         """The entry with that nickname.

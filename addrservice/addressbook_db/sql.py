@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from addrservice.addressbook_db.abstract import (
@@ -95,6 +96,15 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         finally:
             self._checked = time.monotonic()
 
+    @asynccontextmanager
+    async def in_time(self, deadline: float | None = None) -> AsyncGenerator[None, None]:
+        """Bounds what is done meanwhile; by the deadline of an operation, unless told."""
+        try:
+            async with asyncio.timeout(deadline or self._deadline):
+                yield
+        except TimeoutError:
+            raise OutcomeUnknownError('no answer in time') from None
+
     async def delete_address(self, nickname: str, version: int | None = None) -> None:
         key = _key(nickname, version)
         if version is None:
@@ -172,15 +182,12 @@ class SQLAddressBookDB(AbstractAddressBookDB):
                 await self._prepare()
             return await operation(statement, *arguments)
 
-        try:
-            async with asyncio.timeout(deadline):
-                try:
-                    return await attempt()
-                except again:
-                    await asyncio.sleep(RETRY_PAUSE)
-                    return await attempt()
-        except TimeoutError:
-            raise OutcomeUnknownError('no answer in time') from None
+        async with self.in_time(deadline):
+            try:
+                return await attempt()
+            except again:
+                await asyncio.sleep(RETRY_PAUSE)
+                return await attempt()
 
     async def _prepare(self) -> None:
         """Makes the tables unless they are there; that they are is asked once."""

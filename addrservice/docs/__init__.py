@@ -13,6 +13,7 @@ from tornado.web import HTTPError
 
 from addrservice.base_handler import BaseRequestHandler
 from addrservice.negotiation import accepts_gzip
+from addrservice.preconditions import entity_tag
 
 # What Swagger UI needs and no more; its icons are data: URLs.
 CONTENT_SECURITY_POLICY: Final = (
@@ -57,13 +58,11 @@ class DocsRequestHandler(BaseRequestHandler):
         content = await asyncio.to_thread(_content, asset)
         self.set_header('Content-Type', f'{content.type}; charset=utf-8')
         self.set_header('Cache-Control', 'no-cache')
-        if accepts_gzip(self.request.headers.get('Accept-Encoding', '')):
+        gzipped = accepts_gzip(self.request.headers.get('Accept-Encoding', ''))
+        self.etag = entity_tag(content.digest, gzipped)
+        if gzipped:
             self.set_header('Content-Encoding', 'gzip')
-            self.etag = f'"{content.digest}-gzip"'
-            self.write(content.gzipped)
-        else:
-            self.etag = f'"{content.digest}"'
-            self.write(content.plain)
+        self.write(content.gzipped if gzipped else content.plain)
 
     head = get
 

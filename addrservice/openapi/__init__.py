@@ -20,9 +20,10 @@ _INFO: Final = {
     'description': (
         'Keeps the addresses of persons and organisations.\n\n'
         'A trailing slash is allowed on every path. A method that a path does not know gets 405 '
-        'with `Allow`, an unknown path 404, what is not HTTP/1.1 400. Every error is a JSON object '
-        'that says what is wrong and where. Where the configuration names origins, answers have '
-        'the header fields of CORS too.'),
+        'with `Allow`, an unknown path 404, what is not HTTP/1.1 or has more than 1000 parameters '
+        '400. Every error is a JSON object that says what is wrong and where. Bodies may be '
+        'encoded with gzip. Where the configuration names origins, answers have the header fields '
+        'of CORS too.'),
 }
 
 _TAGS: Final = [

@@ -1,7 +1,11 @@
 """What several operations of the API share: header fields, parameters, schemas, errors."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
+
+from addrservice.negotiation import JSON, MERGE_PATCH
+from addrservice.parameters import IDEMPOTENCY_KEY, QUERY
 
 JSONObject = dict[str, Any]
 
@@ -10,9 +14,6 @@ _ID_PATTERN: Final = '^[0-9a-f]{32}$'
 EXAMPLE_ID: Final = '0111c9ca8d1a5a74816e7bc78a1b3ff2'
 EXAMPLE_KEY: Final = '8e03978e-40d5-43dd-bc93-6894a57f9324'
 _EXAMPLE_VERSION: Final = '"1795557179845123"'
-
-JSON: Final = 'application/json'
-MERGE_PATCH: Final = 'application/merge-patch+json'
 
 
 def _header(description: str, example: str | int, required: bool = True) -> JSONObject:
@@ -44,8 +45,9 @@ HEADERS: Final = {
     'Location': _header('The path of the new entry.', f'/addressbook/{EXAMPLE_ID}'),
     'Allow': _header('The methods that the path knows.', 'GET, HEAD, POST, OPTIONS'),
     'Accept-Patch': _header('The patches that the path takes.', MERGE_PATCH, required=False),
-    'Accept': _header('What a body may be.', JSON),
+    'Accept': _header('What a body must be.', JSON),
     'Accept-Encoding': _header('How a body may be encoded.', 'gzip'),
+    'Content-Encoding': _header('Where the client accepts it.', 'gzip', required=False),
     'Retry-After': _header('Seconds after which it may be tried again.', 1),
 }
 _EVERYWHERE: Final = ('X-Request-ID', 'X-Content-Type-Options', 'Cache-Control', 'Vary')
@@ -56,6 +58,11 @@ def _parameter(
 ) -> JSONObject:
     return {'name': name, 'in': place, 'description': description,
             'schema': schema or {'type': 'string'}, **more}
+
+
+def _whole(pattern: re.Pattern[str]) -> str:
+    """A pattern that a whole text has to match, as JSON Schema has it."""
+    return f'^(?:{pattern.pattern})$'
 
 
 PARAMETERS: Final = {
@@ -69,13 +76,13 @@ PARAMETERS: Final = {
     'name': _parameter(
         'name', 'query',
         'Only entries whose name begins so, without regard to case, in order of name.',
-        {'type': 'string', 'minLength': 1, 'maxLength': 256, 'pattern': '^[^\\u0000]*$'},
+        {'type': 'string', 'minLength': 1, 'maxLength': 256, 'pattern': _whole(QUERY['name'][0])},
         example='nar'),
     'after': _parameter(
         'after', 'query',
         'Only entries that come after this one: an id, or as the next link has it. The id is that '
         'of an entry that is there where names are searched for.',
-        {'type': 'string', 'pattern': '^[0-9a-f]{32}(:[^\u0000]{1,256})?$'}, example=EXAMPLE_ID),
+        {'type': 'string', 'pattern': _whole(QUERY['after'][0])}, example=EXAMPLE_ID),
     'X-Request-ID': _parameter(
         'X-Request-ID', 'header',
         'The id of the request, for the log; one is made where it is not 1 to 128 of '
@@ -84,7 +91,7 @@ PARAMETERS: Final = {
         'Idempotency-Key', 'header',
         'Makes it safe to send the request again: with one key one entry is made. Bare or in '
         'double quotes.',
-        {'type': 'string', 'pattern': '^("[ !#-\\[\\]-~]{1,255}"|[!#-\\[\\]-~]{1,255})$'},
+        {'type': 'string', 'pattern': _whole(IDEMPOTENCY_KEY)},
         example=EXAMPLE_KEY),
     'If-Match': _parameter('If-Match', 'header',
                            'Only if the entry has one of these versions, or `*`.',
@@ -182,6 +189,7 @@ def response(
         name.removesuffix('-once'): ref('headers', name) for name in (*_EVERYWHERE, *headers)}}
     if body is not None:
         made['content'] = body
+        made['headers']['Content-Encoding'] = ref('headers', 'Content-Encoding')
     return made
 
 
@@ -205,10 +213,15 @@ ERRORS: Final = {
                   'What is here is application/json, which Accept excludes'),
     '412': _error(412, 'A precondition is not met: somebody else was first.',
                   f"The entry '{EXAMPLE_ID}' is not in the state that the request asks for"),
-    '413': _error(413, 'The body is too large.', 'The body is larger than 65536 bytes'),
-    '415': _error(415, 'The body is not declared as what it must be, or is encoded other than with '
-                       'gzip.', f'The body must be declared as Content-Type: {JSON}',
-                  ('Accept', 'Accept-Encoding', 'Accept-Patch')),
+    '413': _error(413, 'The body is too large, whether it is of use or not.',
+                  'The body is larger than 65536 bytes'),
+    '415': _error(415, 'The body is not declared as JSON, or is encoded other than with gzip.',
+                  f'The body must be declared as Content-Type: {JSON}',
+                  ('Accept', 'Accept-Encoding')),
+    '415-patch': _error(
+        415, 'The body is not declared as a merge patch, or is encoded other than with gzip.',
+        f'The body must be declared as Content-Type: {MERGE_PATCH}',
+        ('Accept', 'Accept-Encoding', 'Accept-Patch')),
     '422': _error(422, 'The key was used for another entry.',
                   'The Idempotency-Key was used for another entry'),
     '500': _error(500, 'A bug, or the store turns the service away.', 'Internal Server Error'),

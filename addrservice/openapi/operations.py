@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from addrservice import ENTRY_SCHEMA
+from addrservice.negotiation import MERGE_PATCH
 from addrservice.openapi.components import (
-    EXAMPLE_ID, MERGE_PATCH, READ_CONDITIONS, WRITE_CONDITIONS, JSONObject, content, ref, response,
+    EXAMPLE_ID, READ_CONDITIONS, WRITE_CONDITIONS, JSONObject, content, ref, response,
 )
 
 # What may come of any request.
-_ALWAYS_POSSIBLE: Final = ('406', '500', '503')
+_ALWAYS_POSSIBLE: Final = ('406', '413', '500', '503')
 
 
 def operation(
@@ -29,7 +30,8 @@ def operation(
         'summary': summary,
         'tags': [tag],
         'parameters': [ref('parameters', name) for name in (*parameters, 'X-Request-ID')],
-        'responses': responses | {code: ref('responses', code) for code in possible},
+        'responses': responses | {
+            code.removesuffix('-patch'): ref('responses', code) for code in possible},
     }
     if description is not None:
         made['description'] = description
@@ -41,7 +43,6 @@ def operation(
 _ENTRY: Final = ref('schemas', 'Entry')
 _EXAMPLES: Final[dict[str, Any]] = dict(zip(('namo', 'raga'), ENTRY_SCHEMA['examples']))
 _CHANGED: Final = response('It is done.', ['ETag'])
-_BODY_ERRORS: Final = ('413', '415')
 
 _READINESS: Final = content(ref('schemas', 'Readiness'), ready={'ready': True, 'uptime': 20})
 
@@ -67,7 +68,7 @@ OPERATIONS: Final = {
                     'stays meanwhile just once.'),
     ('/addressbook', 'POST'): operation(
         'createEntry', 'Create an entry', 'Entries',
-        {'201': response('It is there.', ['Location', 'ETag-once'])}, ('400', *_BODY_ERRORS, '422'),
+        {'201': response('It is there.', ['Location', 'ETag-once'])}, ('400', '415', '422'),
         ['Idempotency-Key'], content(_ENTRY, **_EXAMPLES)),
     ('/addressbook/{id}', 'GET'): operation(
         'readEntry', 'Read an entry', 'Entries',
@@ -76,11 +77,11 @@ OPERATIONS: Final = {
         ('400', '404', '412'), ('id', *READ_CONDITIONS)),
     ('/addressbook/{id}', 'PUT'): operation(
         'replaceEntry', 'Replace an entry', 'Entries', {'204': _CHANGED},
-        ('400', '404', '412', *_BODY_ERRORS), ('id', *WRITE_CONDITIONS),
+        ('400', '404', '412', '415'), ('id', *WRITE_CONDITIONS),
         content(_ENTRY, **_EXAMPLES)),
     ('/addressbook/{id}', 'PATCH'): operation(
         'changeEntry', 'Change an entry', 'Entries', {'204': _CHANGED},
-        ('400', '404', '412', *_BODY_ERRORS), ('id', *WRITE_CONDITIONS),
+        ('400', '404', '412', '415-patch'), ('id', *WRITE_CONDITIONS),
         content(ref('schemas', 'EntryPatch'), MERGE_PATCH,
                 email={'emails': _EXAMPLES['raga']['emails']}, noFax={'faxNumbers': None}),
         'By a JSON Merge Patch (RFC 7396): members replace those of the entry, null removes them. '

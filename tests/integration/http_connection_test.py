@@ -55,6 +55,25 @@ class ConnectionTest(WireTestCase):
         self.assertEqual((200, b'{}'), (last.status, last.body))
         self.assertTrue(await connection.at_end())
 
+    async def test_what_is_refused_before_it_has_come_ends_the_connection_and_says_so(self) -> None:
+        """Else the client would send its next request into nowhere."""
+        waiting = 'Expect: 100-continue', 'Content-Length: 99999'
+        for status, asked in (
+            (400, request('GET', '/addressbook/%ff')), (405, request('BREW', '/addressbook')),
+            (413, request('POST', '/addressbook', *waiting)),
+        ):
+            with self.subTest(status):
+                connection = await self.connect()
+                answer = await connection.exchange(asked)
+                self.assert_error(answer, status)
+                self.assertEqual('close', answer.headers['Connection'])
+                self.assertTrue(await connection.at_end())
+
+    async def test_a_query_of_too_many_parameters_is_told_so(self) -> None:
+        answer = await self.exchange(request('GET', f'/addressbook?{"&".join(["a=1"] * 1001)}'))
+        self.assert_malformed(answer)
+        self.assertIn('more than 1000 parameters', json.loads(answer.body)['message'])
+
     async def test_answers_do_not_tell_what_serves_them(self) -> None:
         for path in ('/healthz', '/nowhere'):
             self.assertNotIn('Server', (await self.fetch('GET', path)).headers)

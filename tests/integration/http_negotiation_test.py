@@ -135,6 +135,11 @@ class AcceptTest(WireTestCase):
         answer = await self.fetch('GET', '/nowhere', None, {'Accept': 'text/html'})
         self.assert_error(answer, 404, 'Unknown Endpoint')
 
+    async def test_a_method_that_a_path_does_not_know_is_told_first(self) -> None:
+        for method, path in (('PUT', '/addressbook'), ('DELETE', '/healthz')):
+            answer = await self.fetch(method, path, b'', {'Accept': 'text/html'})
+            self.assert_error(answer, 405)
+
     async def test_what_is_no_json_is_for_those_who_do_not_take_it(self) -> None:
         for path in DOCS:
             for accepted in ('text/html', 'application/json;q=0', 'image/png'):

@@ -22,7 +22,7 @@ from addrservice.parameters import IDEMPOTENCY_KEY, QUERY
 from addrservice.validation import explain
 from tests.entries import KINDS, NUMBERS, OBJECTS, REQUIRED, TEXTS, full_entry, replaced, without
 from tests.support import JSON, address
-from tests.wire import SMALL, UNKNOWN_ID, WireTestCase
+from tests.wire import SMALL, UNKNOWN_ID, WireTestCase, request
 
 DAMAGES: Final[list[Any]] = [None, '', 'x\0', 'x' * 257, 2**53, [], {}]
 METHODS: Final = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE')
@@ -212,9 +212,9 @@ class RoutesTest(OpenAPITestCase):
         """Makes the entry that requests are about; it may have been deleted."""
         self.entry = await self.post(address('namo'))
 
-    async def request(self, path: str, method: str, request: Request) -> HTTPResponse:
+    async def answer(self, path: str, method: str, asked: Request) -> HTTPResponse:
         """The answer to a request; ``x`` and ``%FF`` are in the place of an id."""
-        relative, body, headers = request
+        relative, body, headers = asked
         if relative in ('x', '%FF'):
             target = path.replace('{id}', UNKNOWN_ID if relative == 'x' else relative)
         else:
@@ -233,7 +233,7 @@ class RoutesTest(OpenAPITestCase):
         for path, described in self.document['paths'].items():
             for method in METHODS:
                 with self.subTest(path, method=method):
-                    answer = await self.request(path, method, ('', None, {}))
+                    answer = await self.answer(path, method, ('', None, {}))
                     self.assertEqual(method.lower() not in described, answer.code == 405)
                     if answer.code == 405:
                         allowed = answer.headers['Allow'].lower().split(', ')
@@ -254,10 +254,10 @@ class RoutesTest(OpenAPITestCase):
             await self.renew()
             with self.subTest(path, method=method):
                 own = {code for code in operation['responses'] if code < '500'}
-                self.assertEqual(own, set(map(str, requests)))
-            for status, request in requests.items():
+                self.assertEqual(own, {*map(str, requests), '413'})
+            for status, asked in requests.items():
                 with self.subTest(path, method=method, status=status):
-                    answer = await self.request(path, method, request)
+                    answer = await self.answer(path, method, asked)
                     self.assertEqual(status, answer.code, answer.body)
                     self.assert_as_described(method, answer, operation)
 
@@ -278,6 +278,18 @@ class RoutesTest(OpenAPITestCase):
             self.assertEqual(media_type, answer.headers['Content-Type'])
             self.assert_valid(json.loads(answer.body), described_body['schema'])
 
+    async def test_a_body_may_be_too_large_for_any_operation(self) -> None:
+        """Even where none is asked for."""
+        for path, method, operation in operations(self.document):
+            with self.subTest(path, method=method):
+                announced = request(
+                    method, path.replace('/addressbook/{id}', self.entry), 'Expect: 100-continue',
+                    'Content-Length: 70000', 'Content-Type: application/json')
+                connection = await self.connect()
+                answer = await connection.exchange(announced, has_body=method != 'HEAD')
+                self.assertEqual((413, 'close'), (answer.status, answer.headers['Connection']))
+                self.assertIn('413', operation['responses'])
+
     async def test_an_unready_service_is_described(self) -> None:
         self.service.drain()
         answer = await self.fetch('GET', '/readiness')
@@ -288,7 +300,7 @@ class RoutesTest(OpenAPITestCase):
         for path, method, operation in operations(self.document):
             with self.subTest(path, method=method), self.assertLogs('tornado.application'), \
                     mock.patch.object(API[path], method.lower(), _fail):
-                answer = await self.request(path, method, ('', None, {}))
+                answer = await self.answer(path, method, ('', None, {}))
                 self.assertEqual(500, answer.code)
                 self.assert_as_described(method, answer, operation)
                 self.assertIn('503', operation['responses'])

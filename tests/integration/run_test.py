@@ -180,14 +180,30 @@ class RunTestCase(unittest.TestCase):
 class SetUpTest(RunTestCase):
     first: Project
     first_runs: list[subprocess.CompletedProcess[str]]
+    half_made: Project
+    half_made_run: subprocess.CompletedProcess[str]
+    incomplete: Project
+    incomplete_run: subprocess.CompletedProcess[str]
 
     @classmethod
     def setUpClass(cls) -> None:
+        """Makes all at once what takes seconds to make: an ./env for each of three projects."""
         temporary = tempfile.TemporaryDirectory(prefix='run-test-')
         cls.addClassCleanup(temporary.cleanup)
-        cls.first = Project.create(Path(temporary.name).resolve() / 'first')
-        starting = [cls.first.start('serve', '--port', str(port), '--help') for port in (1, 2)]
-        cls.first_runs = [ended(process) for process in starting]
+        cls.first, cls.half_made, cls.incomplete = (
+            Project.create(Path(temporary.name).resolve() / name)
+            for name in ('first', 'half-made', 'incomplete'))
+        cls.half_made.write('env/bin/python', 'not an interpreter')
+        with cls.half_made.start('serve') as killed:
+            assert killed.stderr
+            killed.stderr.readline()
+            killed.kill()
+        assert not cls.half_made.stamp.exists()
+        cls.incomplete.require_dummy('3.0')
+        starting = [
+            *(cls.first.start('serve', '--port', str(port), '--help') for port in (1, 2)),
+            cls.half_made.start('serve'), cls.incomplete.start('serve')]
+        *cls.first_runs, cls.half_made_run, cls.incomplete_run = map(ended, starting)
 
     def assert_runs_in_own_env(
         self, project: Project, done: subprocess.CompletedProcess[str], dummy: str = '1.0'
@@ -232,14 +248,7 @@ class SetUpTest(RunTestCase):
 
     def test_a_half_made_env_is_made_again(self) -> None:
         """An ./env that a killed run left without its stamp is not trusted."""
-        project = self.project()
-        project.write('env/bin/python', 'not an interpreter')
-        with project.start('serve') as killed:
-            assert killed.stderr
-            killed.stderr.readline()
-            killed.kill()
-        self.assertFalse(project.stamp.exists())
-        self.assert_runs_in_own_env(project, project.run('serve'))
+        self.assert_runs_in_own_env(self.half_made, self.half_made_run)
 
     def test_changed_requirements_make_env_again(self) -> None:
         """After a new pin the service runs with the new version, and nothing old stays."""
@@ -260,11 +269,9 @@ class SetUpTest(RunTestCase):
 
     def test_a_missing_distribution_is_told_in_one_line(self) -> None:
         """If pip cannot install, the line has its last error and points to the network."""
-        project = self.project()
-        project.require_dummy('3.0')
-        done = project.run('serve')
-        self.assert_refused(done, 'No matching distribution found for dummy==3.0', 'network')
-        self.assertFalse(project.stamp.exists())
+        self.assert_refused(
+            self.incomplete_run, 'No matching distribution found for dummy==3.0', 'network')
+        self.assertFalse(self.incomplete.stamp.exists())
 
     def test_a_python_without_ensurepip_is_told_in_one_line(self) -> None:
         """Where Debian left ensurepip out, the line names the package to install."""

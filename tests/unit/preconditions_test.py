@@ -105,6 +105,13 @@ class HeadersTest(unittest.TestCase):
                     self.assertIs(name != 'if_modified_since',
                                   Preconditions(**{name: field}).concern_writing())
 
+    def test_what_any_entry_meets_does_not_concern_writing(self) -> None:
+        """Nothing has to be read for it: where there is no entry, that is told in any case."""
+        for field in ('*', ' * '):
+            self.assertFalse(Preconditions(if_match=field).concern_writing())
+            self.assertFalse(Preconditions(field, if_unmodified_since=DATE).concern_writing())
+            self.assertTrue(Preconditions(field, if_none_match=TAG).concern_writing())
+
 
 class PreconditionTestCase(unittest.TestCase):
     def assert_allowed(self, writing: bool, reading: bool | None = None, **fields: str) -> None:

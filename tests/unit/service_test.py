@@ -7,7 +7,7 @@ import sys
 import time
 import unittest
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from unittest import mock
 
@@ -15,10 +15,10 @@ import orjson
 
 from addrservice.addressbook_db import PAGE_SIZE, InMemoryAddressBookDB, StoredEntry
 from addrservice.errors import (
-    InvalidEntryError, KeyReusedError, NothingDoneError, PreconditionFailedError, StoreError,
+    InvalidEntryError, KeyReusedError, OutcomeUnknownError, PreconditionFailedError, StoreError,
     StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
 )
-from addrservice.service import MAX_ATTEMPTS, AddressBookService, Page, ServiceStatus
+from addrservice.service import AddressBookService, Page, ServiceStatus
 from addrservice.tracing import AbstractTraceCollector, Span, collecting
 from addrservice.validation import serialise_entry
 from tests.addressbook_db_contract import NUMBERS
@@ -321,13 +321,24 @@ class RacingStore(InMemoryAddressBookDB):
     """A store in which somebody else changes an entry right after it was read.
 
     ``others`` are the changes to come; the last of them comes again and again where ``for_ever``.
+    What operations take together is bounded by ``deadline``, in seconds.
     """
+
+    deadline: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.others: list[Callable[[], Awaitable[object]]] = []
         self.for_ever = False
         self.reads = 0
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncGenerator[None, None]:
+        try:
+            async with asyncio.timeout(self.deadline):
+                yield
+        except TimeoutError:
+            raise OutcomeUnknownError('no answer in time') from None
 
     async def read_entry(self, nickname: str) -> StoredEntry:
         self.reads += 1
@@ -454,18 +465,38 @@ class ConditionTest(ChangeTestCase):
                     await change()
                 self.assertEqual({'name': 'Ada'}, await self.entry())
 
-    async def test_who_never_comes_first_is_told_to_come_back(self) -> None:
-        """Nothing was done, so nothing speaks against that."""
-        for name, change, _ in self.changes(*[True] * MAX_ATTEMPTS):
+    async def test_who_never_comes_first_has_no_more_time_than_the_store_gives(self) -> None:
+        for name, change, _ in self.changes(*[True] * 100_000):
             with self.subTest(change=name):
                 await self.restore()
                 self.store.others = [lambda: self.store.update_address('ada', {'name': 'Eve'})]
                 self.store.for_ever = True
-                with self.assertRaises(NothingDoneError):
+                self.store.deadline = 0.005
+                with self.assertRaises(OutcomeUnknownError):
                     await change()
                 self.store.others.clear()
                 self.assertEqual({'name': 'Eve'}, await self.entry())
-                self.assertEqual(MAX_ATTEMPTS, len(self.asked))
+
+    async def test_a_crowd_takes_turns(self) -> None:
+        """Each reads the entry once: no change comes between the reading and writing of another."""
+        await asyncio.gather(*(
+            self.service.patch_address('ada', {'name': f'Ada {number}'}) for number in range(100)))
+        self.assertEqual(100, self.store.reads)
+        self.assertEqual({'name': 'Ada 99'}, await self.entry())
+
+    async def test_who_changes_something_else_waits_for_nobody(self) -> None:
+        await self.store.create_address({'name': 'Bob'}, 'bob')
+        hold = asyncio.Event()
+        self.store.others = [hold.wait]
+        waiting = asyncio.create_task(self.service.patch_address('ada', {'name': 'Grace'}))
+        while not self.store.reads:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.store.others = []
+        await self.service.patch_address('bob', {'name': 'Rob'})
+        self.assertFalse(waiting.done())
+        hold.set()
+        await waiting
 
     async def test_of_an_unknown_id_no_condition_is_asked(self) -> None:
         await self.store.delete_address('ada')

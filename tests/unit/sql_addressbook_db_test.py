@@ -233,6 +233,19 @@ class OnceTest(MockedConnectorTestCase):
         self.assertEqual(StoredEntry(self.nickname, DOCUMENT.encode(), 9, ORIGIN), made)
         self.assertEqual(5, len(self.connector.mock_calls))
 
+    async def test_all_of_it_has_the_time_of_one_operation(self) -> None:
+        """However often it comes too late for the key and too late for the entry."""
+        async def take_time(*_: object) -> list[tuple[object, ...]]:
+            self.assertLess(self.connector.read.call_count, 100)
+            await asyncio.sleep(0.001)
+            return []
+
+        self.connector.write.side_effect = self.connector.read.side_effect = take_time
+        db = SQLAddressBookDB(self.connector, SQLSettings('sqlite:///never', deadline=0.02))
+        with mock.patch.object(db, '_prepared', True), self.assertRaises(OutcomeUnknownError):
+            await db.create_entry_once(ENTRY, 'key')
+        self.assertTrue(self.connector.read.called)
+
     async def test_an_error_of_the_store_is_passed_on(self) -> None:
         trouble = StoreUnavailableError('gone')
         for write, read in ((trouble, None), ([[]], trouble)):
