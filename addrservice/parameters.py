@@ -9,8 +9,8 @@ from addrservice.errors import InvalidParameterError
 # Parameter of the query -> what it must match, and how that is told.
 QUERY: Final = {
     'limit': (re.compile(r'[1-9][0-9]{0,2}|1000'), 'must be a whole number from 1 to 1000'),
-    'name': (re.compile(r'[^\0]{1,256}'), 'must have 1 to 256 characters, none of them U+0000'),
-    'after': (re.compile(r'[0-9a-f]{32}(:[^\0]{1,256})?'), 'must be an id, or as a link has it'),
+    'name': (re.compile(r'[^\u0000]{1,256}'), 'must have 1 to 256 characters, none of them U+0000'),
+    'after': (re.compile(r'[0-9a-f]{32}(:[^\u0000]{1,256})?'), 'must be an id, or as a link has it'),
 }
 
 IDEMPOTENCY_KEY: Final = re.compile(r'"([ !#-\[\]-~]{1,255})"|([!#-\[\]-~]{1,255})')
