@@ -10,7 +10,8 @@ from addrservice.errors import InvalidParameterError
 QUERY: Final = {
     'limit': (re.compile(r'[1-9][0-9]{0,2}|1000'), 'must be a whole number from 1 to 1000'),
     'name': (re.compile(r'[^\u0000]{1,256}'), 'must have 1 to 256 characters, none of them U+0000'),
-    'after': (re.compile(r'[0-9a-f]{32}(:[^\u0000]{1,256})?'), 'must be an id, or as a link has it'),
+    'after': (re.compile(r'[0-9a-f]{32}(:[^\u0000]{1,256})?'),
+              'must be an id, or what a next link has'),
 }
 
 IDEMPOTENCY_KEY: Final = re.compile(r'"([ !#-\[\]-~]{1,255})"|([!#-\[\]-~]{1,255})')
@@ -44,7 +45,7 @@ def _read(name: str, values: list[bytes]) -> str:
     if name not in QUERY:
         raise InvalidParameterError(name, 'is not known here')
     if len(values) > 1:
-        raise InvalidParameterError(name, 'must not be there twice')
+        raise InvalidParameterError(name, 'must be given only once')
     pattern, demand = QUERY[name]
     try:
         text = values[0].decode()
@@ -65,6 +66,6 @@ def read_idempotency_key(fields: Sequence[str]) -> str | None:
     match = IDEMPOTENCY_KEY.fullmatch(fields[0])
     if match is None or len(fields) > 1:
         raise InvalidParameterError(
-            'Idempotency-Key', 'must be 1 to 255 printable ASCII characters but " and \\, '
+            'Idempotency-Key', 'must be 1 to 255 printable ASCII characters except " and \\, '
             'in quotes if there is a blank among them')
     return match[1] or match[2]
