@@ -7,6 +7,7 @@ handler.
 import hashlib
 import logging
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
@@ -60,23 +61,18 @@ class AddressBookRequestHandler(BaseRequestHandler):
     """The book: all of it, a page, what a search finds."""
 
     async def get(self) -> None:
-        query = self._query()
-        if query.limit is None:
-            await self._write_all(query)
-        else:
-            await self._write_page(query, query.limit)
+        await self._answer(self._write_all)
 
     async def head(self) -> None:
-        query = self._query()
-        if query.limit is None:
-            await self._write_head(query)
-        else:
-            await self._write_page(query, query.limit)
+        await self._answer(self._write_head)
 
-    def _query(self) -> Query:
+    async def _answer(self, without_limit: Callable[[Query], Awaitable[None]]) -> None:
         query = read_query(self.request.query_arguments)
         self.set_header('Cache-Control', PERSONAL)
-        return query
+        if query.limit is None:
+            await without_limit(query)
+        else:
+            await self._write_page(query, query.limit)
 
     async def _write_all(self, query: Query) -> None:
         separator = b'{'
@@ -168,8 +164,7 @@ class OpenAPIRequestHandler(BaseRequestHandler):
     def get(self) -> None:
         description: bytes = self.settings['description']
         self.set_header('Cache-Control', 'no-cache')
-        digest = hashlib.sha256(description).hexdigest()
-        self.etag = entity_tag(digest, self.goes_gzipped(description))
+        self.etag = entity_tag(self.settings['description_digest'], self.goes_gzipped(description))
         self.write(description)
 
     head = get
@@ -233,10 +228,11 @@ def make_application(
     service: AddressBookService, limits: ServiceSettings, debug: bool
 ) -> Application:
     """The routes in front of a service."""
-    description = describe({path: handler.methods() for path, handler in API.items()})
+    description = orjson.dumps(
+        describe({path: handler.methods() for path, handler in API.items()}))
     return _make_application(
         {**API, **PAGES}, UnknownEndpointRequestHandler, service, limits, debug,
-        description=orjson.dumps(description))
+        description=description, description_digest=hashlib.sha256(description).hexdigest())
 
 
 def make_overflow_application(

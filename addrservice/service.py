@@ -194,14 +194,11 @@ class AddressBookService:
         def patched(entry: StoredEntry) -> Any:
             return merge_patch(orjson.loads(entry.document), patch)
 
-        def is_allowed(entry: StoredEntry) -> bool:
-            serialise_entry(patched(entry))  # as for put_address
-            return condition is None or condition(entry)
-
         async def change(entry: StoredEntry) -> int:
             return await self._db.update_address(nickname, patched(entry), entry.version)
 
-        return await self._write_if(nickname, condition and is_allowed, change)
+        return await self._write_if(
+            nickname, condition, change, lambda entry: serialise_entry(patched(entry)))
 
     @trace()
     async def delete_address(self, nickname: str, condition: Condition | None = None) -> None:
@@ -224,16 +221,21 @@ class AddressBookService:
         nickname: str,
         condition: Condition | None,
         write: Callable[[StoredEntry], Awaitable[T]],
+        check: Callable[[StoredEntry], object] | None = None,
     ) -> T:
         """Writes what follows from an entry that meets a condition.
 
         The store refuses it if another process has changed the entry meanwhile; then it is read
         again. Within this one they take turns, so that a crowd costs each of them no more.
+
+        :param check: raises what would be wrong in any case, where the condition is not met
         """
         async with self._db.in_time(), self._turns.setdefault(nickname, asyncio.Lock()):
             while True:
                 entry = await self._db.read_entry(nickname)
                 if condition is not None and not condition(entry):
+                    if check is not None:
+                        check(entry)
                     raise PreconditionFailedError(nickname)
                 with suppress(PreconditionFailedError):
                     return await write(entry)

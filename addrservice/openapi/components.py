@@ -14,6 +14,12 @@ _ID_PATTERN: Final = '^[0-9a-f]{32}$'
 EXAMPLE_ID: Final = '0111c9ca8d1a5a74816e7bc78a1b3ff2'
 EXAMPLE_KEY: Final = '8e03978e-40d5-43dd-bc93-6894a57f9324'
 _EXAMPLE_VERSION: Final = '"1795557179845123"'
+_EXAMPLE_DATE: Final = 'Tue, 24 Nov 2026 21:52:59 GMT'
+
+
+def ref(kind: str, name: str) -> JSONObject:
+    """A reference to a component."""
+    return {'$ref': f'#/components/{kind}/{name}'}
 
 
 def _header(description: str, example: str | int, required: bool = True) -> JSONObject:
@@ -38,7 +44,7 @@ HEADERS: Final = {
     'ETag-once': _header(
         'The version of the entry. Left out where the entry was changed since it was first posted '
         'with this key.', _EXAMPLE_VERSION, required=False),
-    'Last-Modified': _header('When the entry was last changed.', 'Tue, 24 Nov 2026 21:52:59 GMT'),
+    'Last-Modified': _header('When the entry was last changed.', _EXAMPLE_DATE),
     'Link': _header(
         'The next page, while there is one (RFC 8288).',
         f'</addressbook?limit=100&after={EXAMPLE_ID}>; rel="next"', required=False),
@@ -101,10 +107,10 @@ PARAMETERS: Final = {
                                 example=_EXAMPLE_VERSION),
     'If-Modified-Since': _parameter('If-Modified-Since', 'header',
                                     'Only if it was changed after this date.',
-                                    example='Tue, 24 Nov 2026 21:52:59 GMT'),
+                                    example=_EXAMPLE_DATE),
     'If-Unmodified-Since': _parameter('If-Unmodified-Since', 'header',
                                       'Only if it was not changed after this date.',
-                                      example='Tue, 24 Nov 2026 21:52:59 GMT'),
+                                      example=_EXAMPLE_DATE),
 }
 READ_CONDITIONS: Final = (
     'If-None-Match', 'If-Modified-Since', 'If-Match', 'If-Unmodified-Since')
@@ -116,7 +122,7 @@ SCHEMAS: Final = {
         'description': 'Entries by id.',
         'type': 'object',
         'propertyNames': {'pattern': _ID_PATTERN},
-        'additionalProperties': {'$ref': '#/components/schemas/Entry'},
+        'additionalProperties': ref('schemas', 'Entry'),
     },
     'Health': {
         'description': 'The process lives.',
@@ -145,7 +151,7 @@ SCHEMAS: Final = {
             'errors': {
                 'description': 'The places that are wrong, ten at the most.',
                 'type': 'array',
-                'items': {'$ref': '#/components/schemas/Violation'},
+                'items': ref('schemas', 'Violation'),
                 'minItems': 1,
                 'maxItems': 10,
             },
@@ -166,11 +172,6 @@ SCHEMAS: Final = {
         'additionalProperties': False,
     },
 }
-
-
-def ref(kind: str, name: str) -> JSONObject:
-    """A reference to a component."""
-    return {'$ref': f'#/components/{kind}/{name}'}
 
 
 def content(schema: JSONObject, media_type: str = JSON, **examples: Any) -> JSONObject:
