@@ -29,6 +29,15 @@ SERVICE_REQUIREMENTS = ROOT / 'deploy' / 'requirements.txt'
 DEVELOPER_REQUIREMENTS = ROOT / 'requirements.txt'
 
 
+# Commands of the service itself.
+SERVICE_COMMANDS = {
+    'serve': 'start the service',
+    'export': 'write all entries as JSON Lines',
+    'import': 'keep entries that export has written',
+    'token': 'make an access token',
+}
+
+
 class SetupError(Exception):
     """The environment cannot be set up; the message says why, in one line."""
 
@@ -129,8 +138,8 @@ def python_with(requirements: Path) -> str:
     return str(ENV_PYTHON)
 
 
-def serve(args: list[str]) -> NoReturn:
-    """Becomes the service, so that the process id and the signals are the service's own."""
+def become_service(args: list[str]) -> NoReturn:
+    """Becomes the service or one of its commands; process id and signals are then its own."""
     python = python_with(SERVICE_REQUIREMENTS)
     search_path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     # A relative --config counts from where the caller stands; -P keeps that off sys.path.
@@ -219,7 +228,8 @@ def parse(args: list[str]) -> argparse.Namespace:
     """The command as `run`, and its options; ends the program, with status 2 if they are wrong."""
     parser = argparse.ArgumentParser(prog='run.py')
     commands = parser.add_subparsers(metavar='COMMAND [OPTION]', required=True)
-    commands.add_parser('serve', help='start the service; all that follows is passed on to it')
+    for name, summary in SERVICE_COMMANDS.items():
+        commands.add_parser(name, help=f'{summary}; all that follows is passed on')
     command = commands.add_parser('test', help='run the tests')
     command.set_defaults(run=test)
     command.add_argument('--suite', choices=['all', 'unit', 'integration'], default='all')
@@ -236,8 +246,8 @@ def parse(args: list[str]) -> argparse.Namespace:
 
 def run(args: list[str]) -> int:
     """Runs the command that args name, in the interpreter that has what it needs."""
-    if args[:1] == ['serve']:
-        serve(args[1:])
+    if args and args[0] in SERVICE_COMMANDS:
+        become_service(args[1:] if args[0] == 'serve' else args)
     options = parse(args)
     python = python_with(DEVELOPER_REQUIREMENTS)
     if python != sys.executable:

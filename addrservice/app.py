@@ -4,10 +4,11 @@ A handler parses, calls the service once and answers; what it raises is answered
 handler.
 """
 
+import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
@@ -24,11 +25,13 @@ from addrservice.base_handler import BaseRequestHandler
 from addrservice.config import ServiceSettings, Settings
 from addrservice.docs import DocsRequestHandler
 from addrservice.errors import PreconditionFailedError
+from addrservice.gate import Gate
 from addrservice.negotiation import accepts_gzip
 from addrservice.openapi import describe
 from addrservice.parameters import Query, read_idempotency_key, read_query
 from addrservice.preconditions import Preconditions, entity_tag, last_modified
 from addrservice.service import AddressBookService, Condition
+from addrservice.tracing import AbstractTraceCollector
 
 # What is in an address book is personal: nobody but the client may keep it, and the client has to
 # ask whether it is still so.
@@ -38,6 +41,8 @@ PERSONAL: Final = 'private, no-cache'
 class HealthRequestHandler(BaseRequestHandler):
     """Whether the process lives; never asks the store."""
 
+    is_vital = True
+
     def get(self) -> None:
         self.write(orjson.dumps({'uptime': self.service.uptime_millis()}))
 
@@ -46,6 +51,8 @@ class HealthRequestHandler(BaseRequestHandler):
 
 class ReadinessRequestHandler(BaseRequestHandler):
     """Whether requests should be sent here."""
+
+    is_vital = True
 
     async def get(self) -> None:
         status = await self.service.status()
@@ -59,6 +66,8 @@ class ReadinessRequestHandler(BaseRequestHandler):
 
 class AddressBookRequestHandler(BaseRequestHandler):
     """The book: all of it, a page, what a search finds."""
+
+    is_guarded = True
 
     async def get(self) -> None:
         await self._answer(self._write_all)
@@ -103,6 +112,8 @@ class AddressBookRequestHandler(BaseRequestHandler):
 
     async def post(self) -> None:
         key = read_idempotency_key(self.request.headers.get_list('Idempotency-Key'))
+        if key is not None and self.caller is not None:  # each has keys of their own
+            key = f'{self.caller.name}\n{key}'
         entry = await self.service.post_entry(self.json_body(), key)
         self.set_status(HTTPStatus.CREATED)
         self.set_header('Location', f'/addressbook/{entry.nickname}')
@@ -113,6 +124,8 @@ class AddressBookRequestHandler(BaseRequestHandler):
 
 class AddressBookEntryRequestHandler(BaseRequestHandler):
     """One entry."""
+
+    is_guarded = True
 
     async def get(self, nickname: str) -> None:
         entry = await self.service.get_entry(nickname)
@@ -170,6 +183,27 @@ class OpenAPIRequestHandler(BaseRequestHandler):
     head = get
 
 
+class MetricsRequestHandler(BaseRequestHandler):
+    """What the collectors tell a scraper."""
+
+    produces_json = False
+    is_vital = True
+
+    async def get(self) -> None:
+        collectors: Sequence[AbstractTraceCollector] = self.settings['collectors']
+        accept = self.request.headers.get('Accept', '')
+        for collector in collectors:
+            # In a thread, for several processes leave their figures in files.
+            exposed = await asyncio.to_thread(collector.expose, accept)
+            if exposed is not None:
+                self.set_header('Content-Type', exposed[0])
+                self.write(exposed[1])
+                return
+        raise HTTPError(HTTPStatus.NOT_FOUND, 'No collector has metrics to tell')
+
+    head = get
+
+
 class UnknownEndpointRequestHandler(BaseRequestHandler):
     """Any other path. No method is implemented, so each of them ends in ``send_error``."""
 
@@ -215,23 +249,37 @@ PAGES: Final[dict[str, type[BaseRequestHandler]]] = {
 }
 
 
-def make_addrservice_app(settings: Settings, debug: bool) -> tuple[AddressBookService, Application]:
+def make_addrservice_app(
+    settings: Settings, debug: bool, gate: Gate | None = None
+) -> tuple[AddressBookService, Application]:
     """The service and the web application in front of it; neither is started.
 
     :param debug: whether errors carry their traceback
+    :param gate: who is let in; unless told, everybody within the limits
+    :raises StartError: there can be no such store
     """
     service = AddressBookService.from_config(settings, logging.getLogger(LOGGER_NAME))
-    return service, make_application(service, settings.service, debug)
+    return service, make_application(service, settings.service, debug, gate)
 
 
 def make_application(
-    service: AddressBookService, limits: ServiceSettings, debug: bool
+    service: AddressBookService,
+    limits: ServiceSettings,
+    debug: bool,
+    gate: Gate | None = None,
 ) -> Application:
-    """The routes in front of a service."""
-    description = orjson.dumps(
-        describe({path: handler.methods() for path, handler in API.items()}))
+    """The routes in front of a service.
+
+    :param gate: who is let in; unless told, everybody within the limits
+    """
+    gate = gate or Gate(limits, None)
+    scheme = gate.authenticator.security_scheme if gate.authenticator else None
+    description = orjson.dumps(describe(
+        {path: handler.methods() for path, handler in API.items()},
+        [path for path, handler in API.items() if handler.is_guarded],
+        scheme, limits.rate_limit is not None))
     return _make_application(
-        {**API, **PAGES}, UnknownEndpointRequestHandler, service, limits, debug,
+        {**API, **PAGES}, UnknownEndpointRequestHandler, service, limits, debug, gate,
         description=description, description_digest=hashlib.sha256(description).hexdigest())
 
 
@@ -239,7 +287,20 @@ def make_overflow_application(
     service: AddressBookService, limits: ServiceSettings, debug: bool
 ) -> Application:
     """What connections beyond the cap get: the probes, and 503 for the rest."""
-    return _make_application(PROBES, TooManyConnectionsRequestHandler, service, limits, debug)
+    return _make_application(
+        PROBES, TooManyConnectionsRequestHandler, service, limits, debug, Gate(limits, None))
+
+
+def make_operator_application(
+    service: AddressBookService,
+    limits: ServiceSettings,
+    debug: bool,
+    collectors: Sequence[AbstractTraceCollector],
+) -> Application:
+    """What the metrics port has: the probes, and what collectors tell a scraper."""
+    return _make_application(
+        {**PROBES, '/metrics': MetricsRequestHandler}, UnknownEndpointRequestHandler, service,
+        limits, debug, Gate(limits, None), collectors=collectors)
 
 
 def _make_application(
@@ -248,17 +309,20 @@ def _make_application(
     service: AddressBookService,
     limits: ServiceSettings,
     debug: bool,
+    gate: Gate,
     **settings: Any,
 ) -> Application:
     arguments = {'service': service, 'limits': limits}
     return Application(
-        [(_pattern(path), handler, arguments) for path, handler in routes.items()],
+        [(_pattern(path), handler, {**arguments, 'route': path})
+         for path, handler in routes.items()],
         default_handler_class=otherwise,
         default_handler_args=arguments,
         transforms=[NegotiatedGzip],  # compress_response, but reading the weights
         log_function=log_request,
         debug_errors=debug,
         cors_origins=limits.cors_origins,
+        gate=gate,
         running=set(),  # the tasks of the requests in flight
         **settings)
 
@@ -279,8 +343,11 @@ def log_request(handler: RequestHandler) -> None:
         status=handler.get_status(),
         milliseconds=1000 * handler.request.request_time(),
         remote=handler.request.remote_ip,
+        trace_id=handler.span.trace_id if handler.span else None,
+        caller=handler.caller.name if handler.caller else None,
         failure=handler.failure,
     )
+    handler.end_span()
 
 
 def _members(entries: list[StoredEntry]) -> bytes:

@@ -1,14 +1,14 @@
 """What all request handlers share: the request's id, its body within the limit, errors as JSON.
 
-Whatever a handler raises becomes an answer in one place, ``BaseRequestHandler.send_error``, by one
-table, ``ERROR_TABLE``.
+Whatever a handler raises becomes an answer in one place, ``BaseRequestHandler.send_error``.
 """
 
 import asyncio
 import re
 import sys
 import traceback
-from functools import cached_property
+from collections.abc import Awaitable, Mapping
+from functools import cache, cached_property
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final
@@ -22,39 +22,23 @@ from tornado.web import (
     GZipContentEncoding, HTTPError, RequestHandler, stream_request_body,
 )
 
-from addrservice import logs
+from addrservice import logs, request_span
+from addrservice.answers import (
+    CLIENT_CLOSED_REQUEST, INTERNAL, answer_to, error_headers, message_of,
+)
+from addrservice.auth.abstract import Caller
 from addrservice.config import ServiceSettings
 from addrservice.cors import cors_headers, preflight_headers
-from addrservice.errors import (
-    AddressBookError, InvalidEntryError, InvalidInputError, InvalidJSONError,
-    InvalidParameterError, KeyReusedError, NicknameTakenError, PreconditionFailedError, StoreError,
-    StoreMisconfiguredError, StoreUnavailableError, UnknownNicknameError,
-)
+from addrservice.errors import InvalidInputError, OverloadedError, StoreError
+from addrservice.gate import Admission, Gate
 from addrservice.negotiation import JSON, MERGE_PATCH, accepts_gzip, accepts_json
 from addrservice.service import AddressBookService
+from addrservice.tracing import Span
 from addrservice.validation import parse_json
 
 # What is read and dropped of a body over the limit, in bytes, so that a client that is still
 # sending gets to the answer; one that sends yet more is cut off.
 MAX_DISCARDED: Final = 8 * 1024 * 1024
-
-RETRY_AFTER: Final = 1  # seconds
-
-CLIENT_CLOSED_REQUEST: Final = 499  # nobody is there to see it but who reads the log; nginx's
-
-# Exception class -> status and, where it is not the standard one, reason phrase (RFC 9110, 15).
-ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
-    InvalidJSONError: (400, 'Invalid JSON body'),
-    InvalidEntryError: (400, 'JSON Schema validation failed'),
-    InvalidParameterError: (400, None),
-    UnknownNicknameError: (404, None),
-    NicknameTakenError: (409, None),
-    PreconditionFailedError: (412, None),
-    KeyReusedError: (422, None),
-    StoreUnavailableError: (503, None),
-    StoreMisconfiguredError: (500, None),
-    StreamClosedError: (CLIENT_CLOSED_REQUEST, None),
-}
 
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
 # Never two ways to take the same blank: a client could make the match last for ever.
@@ -69,20 +53,32 @@ class BaseRequestHandler(RequestHandler):
     held, and so that Tornado does not try to read forms in it.
 
     :cvar produces_json: whether that is what clients have to accept
+    :cvar is_vital: whether it is answered even where there is too much to do
+    :cvar is_guarded: whether not everybody may have it
     """
 
     produces_json = True
+    is_vital = False
+    is_guarded = False
 
     # Tornado's, in the order in which they are told.
     SUPPORTED_METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
 
-    def initialize(self, service: AddressBookService, limits: ServiceSettings) -> None:
+    # Looked at before initialize is called.
+    span: Span | None = None
+    admission: Admission = Admission()
+
+    def initialize(
+        self, service: AddressBookService, limits: ServiceSettings, route: str | None = None
+    ) -> None:
         self.service = service
         self.limits = limits
+        self.route = route
         self.etag: str | None = None
         self.failure: str | None = None
         self._body: list[bytes] = []
         self._body_size = 0
+        self._streamed_size = 0
 
     @cached_property
     def request_id(self) -> str:
@@ -97,6 +93,9 @@ class BaseRequestHandler(RequestHandler):
         self.set_header('Cache-Control', 'no-store')
         self.clear_header('Server')
         self._set_headers(self._cors_headers())
+        self._set_headers(self.admission.headers)
+        if self.span is not None and self.span.traceresponse:
+            self.set_header('traceresponse', self.span.traceresponse)
         vary = ['Accept'] * self.produces_json + ['Origin'] * bool(self.settings['cors_origins'])
         if vary:
             self.set_header('Vary', ', '.join(vary))
@@ -104,24 +103,93 @@ class BaseRequestHandler(RequestHandler):
     def _cors_headers(self) -> dict[str, str]:
         return cors_headers(self.settings['cors_origins'], self.request.headers.get('Origin'))
 
-    def _set_headers(self, headers: dict[str, str]) -> None:
+    def _set_headers(self, headers: Mapping[str, str]) -> None:
         for name, value in headers.items():
             self.set_header(name, value)
 
-    def prepare(self) -> None:
+    def prepare(self) -> Awaitable[None] | None:
         """Takes note of the request, and of what it cannot have."""
         logs.request_id.set(self.request_id)
+        if self._gate.trusts_proxies:
+            self._take_note_of_origin()
+        self._begin_span()
         self._take_note_of_task()
         self._bound_body()
-        method, accept = str(self.request.method), self.request.headers.get('Accept', '')
-        if (self.produces_json and method != 'OPTIONS' and not accepts_json(accept)
-                and method in self.methods()):
-            # In the place of the method, which is called when all of the request has come: an
-            # answer before that would end the connection.
-            setattr(self, method.lower(), self._refuse_accept)
+        method = str(self.request.method)
+        if method == 'OPTIONS' or method not in self.methods():
+            return None
+        if not self.is_vital and len(self.settings['running']) > self.limits.max_in_flight:
+            self._refuse(OverloadedError('There are too many requests at once'))
+        elif self.is_guarded and not self._gate.is_open:
+            return self._pass_gate(method)
+        else:
+            self._check_accept()
+        return None
 
-    def _refuse_accept(self, *_: str) -> None:
-        raise HTTPError(406, 'What is here is application/json, which Accept excludes')
+    def _take_note_of_origin(self) -> None:
+        request, fields = self.request, self.request.headers
+        request.remote_ip, request.protocol = self._gate.origin(
+            str(request.remote_ip), request.protocol,
+            fields.get_list('X-Forwarded-For'), fields.get_list('X-Forwarded-Proto'))
+
+    def _begin_span(self) -> None:
+        self.span = request_span.begin(self.request, self.route)
+        if self.span is not None:
+            logs.trace_id.set(self.span.trace_id)
+            if self.span.traceresponse:
+                self.set_header('traceresponse', self.span.traceresponse)
+
+    def end_span(self) -> None:
+        """Tells the collectors what became of the request."""
+        if self.span is None:  # as of a method that nobody knows, for which nothing is prepared
+            self._begin_span()
+        if self.span is not None:
+            request_span.end(
+                self.span, self.request, request_id=self.request_id, route=self.route,
+                status=self.get_status(), sizes=(self._body_size, self._sent_size()),
+                caller=self.caller and self.caller.name)
+
+    def _sent_size(self) -> int:
+        """Bytes of the answer's body; of one that was streamed, before its compression."""
+        if self.request.method == 'HEAD':
+            return 0
+        return int(self._headers.get('Content-Length', self._streamed_size))
+
+    async def _pass_gate(self, method: str) -> None:
+        authorization = self.request.headers.get_list('Authorization')
+        self.admission = await self._gate.admit(
+            authorization, method, str(self.request.remote_ip))
+        self._set_headers(self.admission.headers)
+        if self.admission.refusal is not None:
+            self._refuse(self.admission.refusal)
+        else:
+            self._check_accept()
+
+    @property
+    def _gate(self) -> Gate:
+        gate: Gate = self.settings['gate']
+        return gate
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who asks, where that is known."""
+        return self.admission.caller
+
+    def _check_accept(self) -> None:
+        if self.produces_json and not accepts_json(self.request.headers.get('Accept', '')):
+            self._refuse(
+                HTTPError(406, 'What is here is application/json, which Accept excludes'))
+
+    def _refuse(self, error: Exception) -> None:
+        """Has an error raised in the place of the method.
+
+        That is called when all of the request has come: an answer before it would end the
+        connection.
+        """
+        def refuse(*_: str) -> None:
+            raise error
+
+        setattr(self, str(self.request.method).lower(), refuse)
 
     def _bound_body(self) -> None:
         """Looks out for a body that is over the limit by its own account."""
@@ -164,6 +232,7 @@ class BaseRequestHandler(RequestHandler):
             self._set_headers(preflight_headers(methods))
 
     @classmethod
+    @cache
     def methods(cls) -> list[str]:
         """The methods that a handler knows."""
         return [method for method in cls.SUPPORTED_METHODS
@@ -217,6 +286,7 @@ class BaseRequestHandler(RequestHandler):
         """
         if self.request.version == 'HTTP/1.0':
             self.request.headers.pop('Connection', None)  # it cannot be kept: see finish
+        self._streamed_size += sum(map(len, self._write_buffer))
         try:
             async with asyncio.timeout(self.limits.idle_connection_timeout):
                 await self.flush()
@@ -227,6 +297,8 @@ class BaseRequestHandler(RequestHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> 'asyncio.Future[None]':
         """Ends the answer; a client that does not read it in time is cut off."""
         flushed_before = self._headers_written
+        if flushed_before:
+            self._streamed_size += sum(map(len, self._write_buffer))
         sent = super().finish(chunk)
         if not sent.done():
             timer = asyncio.get_running_loop().call_later(
@@ -261,15 +333,21 @@ class BaseRequestHandler(RequestHandler):
         task = asyncio.current_task()
         if 'exc_info' in kwargs:
             error = kwargs['exc_info'][1]
-            status_code, reason = _answer_to(error) or (status_code, None)
-            if isinstance(error, StoreError) and not self.service.has_told(error):
-                self.failure = str(error)
+            status_code, reason = answer_to(error) or (status_code, None)
+            self._take_note_of_error(error)
         elif task is not None and task.cancelling():  # a drain at its deadline
             status_code = HTTPStatus.SERVICE_UNAVAILABLE
         if self._headers_written:
             self._cut_short(status_code)
         else:
             super().send_error(status_code, **kwargs, reason=reason)
+
+    def _take_note_of_error(self, error: BaseException) -> None:
+        if self.span is not None:
+            self.span.error = error
+        told = isinstance(error, StoreError) and self.service.has_told(error)
+        if isinstance(error, INTERNAL) and not told:
+            self.failure = str(error)
 
     def _cut_short(self, status_code: int) -> None:
         """Ends an answer half-way: only a lost connection tells that what came is not whole."""
@@ -280,14 +358,14 @@ class BaseRequestHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Writes the error as JSON; says what is wrong, and of a bug nothing."""
         exc_info = kwargs.get('exc_info', (None, None, None))
-        self._set_error_headers(status_code)
+        self._set_error_headers(status_code, exc_info[1])
         if not self.request._body_future.done():  # Tornado reads no further, but does not say so
             self.set_header('Connection', 'close')
         body = {
             'method': self.request.method,
             'uri': self.request.uri,
             'code': status_code,
-            'message': _message(exc_info[1]) or self._reason,
+            'message': message_of(exc_info[1]) or self._reason,
             'requestId': self.request_id,
         }
         if isinstance(exc_info[1], InvalidInputError):
@@ -296,7 +374,8 @@ class BaseRequestHandler(RequestHandler):
             body['trace'] = ''.join(traceback.format_exception(*exc_info))
         self.finish(orjson.dumps(body))
 
-    def _set_error_headers(self, status_code: int) -> None:
+    def _set_error_headers(self, status_code: int, error: BaseException | None = None) -> None:
+        self._set_headers(error_headers(status_code, error))
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header('Allow', ', '.join(self.methods()))
         elif status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
@@ -304,8 +383,6 @@ class BaseRequestHandler(RequestHandler):
             self.set_header('Accept-Encoding', 'gzip')
             if self._body_type() == MERGE_PATCH:
                 self.set_header('Accept-Patch', MERGE_PATCH)  # RFC 5789, 2.2
-        elif status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-            self.set_header('Retry-After', RETRY_AFTER)
 
     def log_exception(
         self,
@@ -314,21 +391,8 @@ class BaseRequestHandler(RequestHandler):
         tb: TracebackType | None,
     ) -> None:
         """Logs bugs. What is an answer is in the request's line already."""
-        if not isinstance(value, HTTPError) and _answer_to(value) is None:
+        if not isinstance(value, HTTPError) and answer_to(value) is None:
             app_log.error('uncaught exception', exc_info=value)
-
-
-def _answer_to(error: BaseException | None) -> tuple[int, str | None] | None:
-    return next((ERROR_TABLE[cls] for cls in type(error).__mro__ if cls in ERROR_TABLE), None)
-
-
-def _message(error: BaseException | None) -> str | None:
-    """What an error tells the client; a bug and the store's troubles tell nothing."""
-    if isinstance(error, HTTPError):
-        return error.get_message()
-    if isinstance(error, AddressBookError) and not isinstance(error, StoreError):
-        return error.message
-    return None
 
 
 def _close(request: HTTPServerRequest) -> None:

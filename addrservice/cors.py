@@ -4,9 +4,11 @@ from collections.abc import Collection
 from typing import Final
 
 # What such a page may send and see, beyond what every page may.
-REQUEST_HEADERS: Final = ('Content-Encoding, Content-Type, Idempotency-Key, If-Match, '
-                          'If-Modified-Since, If-None-Match, If-Unmodified-Since, X-Request-ID')
-RESPONSE_HEADERS: Final = 'Allow, ETag, Link, Location, Retry-After, X-Request-ID'
+REQUEST_HEADERS: Final = ('Authorization, Content-Encoding, Content-Type, Idempotency-Key, '
+                          'If-Match, If-Modified-Since, If-None-Match, If-Unmodified-Since, '
+                          'traceparent, tracestate, X-Request-ID')
+RESPONSE_HEADERS: Final = ('Allow, ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, '
+                           'traceresponse, WWW-Authenticate, X-Request-ID')
 MAX_AGE: Final = 600  # seconds
 
 

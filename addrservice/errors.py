@@ -9,10 +9,18 @@
     ├── NicknameTakenError (KeyError)     An entry has the nickname already.
     ├── KeyReusedError                    The idempotency key was used for another entry.
     ├── PreconditionFailedError           The entry is not in the state that was asked for.
+    ├── AccessError                       Who asks may not have what was asked for.
+    │   ├── BadCredentialsError           The request says in no clear way who asks.
+    │   ├── UnauthenticatedError          Nobody knows who asks.
+    │   └── ForbiddenError                Whoever asks may not do this.
+    ├── AuthenticatorUnavailableError     Who asks cannot be found out, for now.
+    ├── OverloadedError                   The service has too much to do, for now.
+    ├── TooManyRequestsError              Whoever asks has asked too often.
     ├── StoreError                        The store failed in a way that nobody foresaw.
     │   ├── StoreUnavailableError         The store is out of reach or overloaded, for now.
     │   │   ├── NothingDoneError          Nothing was done; it may be tried again at once.
-    │   │   └── OutcomeUnknownError       No answer came; it may have been done or not.
+    │   │   ├── OutcomeUnknownError       No answer came; it may have been done or not.
+    │   │   └── StoreOverloadedError      Too many wait for the store already.
     │   └── StoreMisconfiguredError       The store turns the service away until an operator acts.
     └── StartError                        The service cannot start as it was told to.
         ├── ConfigError (ValueError)      The configuration file cannot be used.
@@ -120,6 +128,61 @@ class PreconditionFailedError(AddressBookError):
         super().__init__(f'The entry {nickname!r} is not in the state that the request asks for')
 
 
+class AccessError(AddressBookError):
+    """Who asks may not have what was asked for.
+
+    :param code: of the error (RFC 6750, 3.1); None where no credentials were sent
+    """
+
+    def __init__(self, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BadCredentialsError(AccessError):
+    """The request says in no clear way who asks."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 'invalid_request')
+
+
+class UnauthenticatedError(AccessError):
+    """Nobody knows who asks."""
+
+    def __init__(self, message: str, code: str | None = 'invalid_token') -> None:
+        super().__init__(message, code)
+
+
+class ForbiddenError(AccessError):
+    """Whoever asks may not do this.
+
+    :param scope: what it takes
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f'The scope {scope} is needed', 'insufficient_scope')
+        self.scope = scope
+
+
+class AuthenticatorUnavailableError(AddressBookError):
+    """Who asks cannot be found out, for now."""
+
+
+class OverloadedError(AddressBookError):
+    """The service has too much to do, for now."""
+
+
+class TooManyRequestsError(AddressBookError):
+    """Whoever asks has asked too often.
+
+    :param seconds: after which it may be tried again
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f'Too many requests; try again in {seconds} s')
+        self.seconds = seconds
+
+
 class StoreError(AddressBookError):
     """The store failed in a way that nobody foresaw.
 
@@ -137,6 +200,10 @@ class NothingDoneError(StoreUnavailableError):
 
 class OutcomeUnknownError(StoreUnavailableError):
     """No answer came; it may have been done or not."""
+
+
+class StoreOverloadedError(StoreUnavailableError):
+    """Too many wait for the store already."""
 
 
 class StoreMisconfiguredError(StoreError):

@@ -2,11 +2,13 @@
 
 import asyncio
 import copy
+import functools
 import re
 import resource
 import socket
+import ssl
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 import orjson
@@ -15,6 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine,
 )
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.web import Application
 
@@ -61,6 +64,7 @@ class AddressBookHTTPServer(HTTPServer):
     :param application: answers the requests
     :param overflow: answers those on connections beyond the cap
     :param limits: sizes, timeouts and the cap
+    :param tls: to speak HTTPS
     """
 
     def initialize(  # type: ignore[override]  # Tornado's stand-in for a constructor
@@ -68,9 +72,11 @@ class AddressBookHTTPServer(HTTPServer):
         application: Application,
         overflow: Application,
         limits: ServiceSettings,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().initialize(
             application,
+            ssl_options=tls,
             decompress_request=True,
             max_header_size=limits.max_header_size,
             idle_connection_timeout=limits.idle_connection_timeout,
@@ -86,6 +92,34 @@ class AddressBookHTTPServer(HTTPServer):
         self._overflow_params.no_keep_alive = True
         self._overflow_params.header_timeout = limits.body_timeout
         self._quiet_since: dict[HTTP1ServerConnection, float] = {}
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Listens on sockets.
+
+        Takes in one connection a turn, where Tornado takes in all that wait: processes that share
+        a socket would not share the work.
+        """
+        for listener in sockets:
+            self._sockets[listener.fileno()] = listener
+            self._handlers[listener.fileno()] = functools.partial(
+                IOLoop.current().remove_handler, listener)
+            IOLoop.current().add_handler(listener, self._on_connection, IOLoop.READ)
+
+    def _on_connection(self, listener: socket.socket, _: int) -> None:
+        self._accept(listener)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Takes in a connection; False where none waits, or there is no file to open for it."""
+        try:
+            connection, address = listener.accept()
+        except OSError:
+            return False
+        connection.setblocking(False)
+        try:
+            self._handle_connection(connection, address)
+        except OSError:  # with TLS, one that is gone already (ssl.SSLError is one)
+            connection.close()
+        return True
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serves a new connection, unless there are too many even to say so."""
@@ -154,12 +188,8 @@ class AddressBookHTTPServer(HTTPServer):
         """Takes in what the kernel has accepted already: closing the socket would reset it."""
         for listener in self._sockets.values():
             for _ in range(BACKLOG):
-                try:
-                    connection, address = listener.accept()
-                except OSError:  # none is left, or no file to open for one
+                if not self._accept(listener):
                     break
-                connection.setblocking(False)
-                self._handle_connection(connection, address)
 
     def _close_quiet_connections(self) -> None:
         latest = time.monotonic() - QUIET
@@ -221,6 +251,7 @@ def _has_input(stream: IOStream) -> bool:
     if stream._read_buffer_size:  # Tornado tells it in no other way
         return True
     try:
-        return bool(stream.socket.recv(1, socket.MSG_PEEK))
+        # Of the plain socket, for one with TLS takes no flags.
+        return bool(socket.socket.recv(stream.socket, 1, socket.MSG_PEEK))
     except OSError:  # nothing to read, or nothing any more
         return False

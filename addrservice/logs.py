@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Final
 
 request_id: ContextVar[str | None] = ContextVar('request_id', default=None)
+trace_id: ContextVar[str | None] = ContextVar('trace_id', default=None)
 
 # What every record has of its own; everything else on it came with ``extra=`` or from a filter.
 _STANDARD_ATTRIBUTES: Final = frozenset(
@@ -17,12 +18,13 @@ _STANDARD_ATTRIBUTES: Final = frozenset(
 
 
 class RequestFilter(logging.Filter):
-    """Puts ``request_id`` on each record that is logged on behalf of a request."""
+    """Puts ``request_id`` and ``trace_id`` on each record that is logged on behalf of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        current = request_id.get()
-        if current is not None and not hasattr(record, 'request_id'):
-            record.request_id = current
+        for variable in (request_id, trace_id):
+            current = variable.get()
+            if current is not None and not hasattr(record, variable.name):
+                setattr(record, variable.name, current)
         return True
 
 
@@ -47,13 +49,14 @@ def log_request(
     status: int,
     milliseconds: float,
     remote: str | None,
-    failure: str | None = None,
+    **more: str | None,
 ) -> None:
     """Logs the line of a request that has ended; the level follows its status.
 
     The path comes without the query: what people search for is personal.
 
-    :param failure: what kept the service from doing its work, where something did
+    :param more: what is not None of: ``trace_id``; ``caller``, the name of who asked; ``failure``,
+        what kept the service from doing its work
     """
     if status < 400:
         level = logging.INFO
@@ -61,7 +64,7 @@ def log_request(
         level = logging.WARNING
     else:
         level = logging.ERROR
-    extra = {
+    extra: dict[str, object] = {
         'request_id': request_id,
         'method': method,
         'path': path,
@@ -69,6 +72,5 @@ def log_request(
         'milliseconds': round(milliseconds, 2),
         'remote': remote,
     }
-    if failure is not None:
-        extra['failure'] = failure
+    extra |= {name: value for name, value in more.items() if value is not None}
     logger.log(level, 'request', extra=extra)

@@ -1,4 +1,4 @@
-"""The process: command line, composition, signals, start and drain."""
+"""The command line: what to run, and whether as one process or as several."""
 
 import sys
 from pathlib import Path
@@ -9,47 +9,62 @@ if not __package__:  # run as a file: Python has put addrservice/ on its path, n
 import argparse
 import asyncio
 import logging
-import logging.config
 import os
-import signal
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from tornado.netutil import bind_sockets
+import msgspec
 
 from addrservice import LOGGER_NAME
-from addrservice.app import make_addrservice_app, make_overflow_application
-from addrservice.config import LOCAL_CONFIG, ServiceSettings, Settings, load_settings
+from addrservice.config import LOCAL_CONFIG, Settings, parse_settings, read_config
 from addrservice.errors import ConfigError, StartError
-from addrservice.http_server import BACKLOG, AddressBookHTTPServer
-from addrservice.service import AddressBookService
-from addrservice.tracing import AbstractTraceCollector, collecting, create_collector
+from addrservice.process import (
+    Process, configure_logging, create_gate, listen, make_tls_context, print_start_line,
+)
+from addrservice.supervisor import supervise
+from addrservice.workers import Configuration, WorkerLink, own_command
+
+COMMANDS: Final = ('export', 'import', 'token')  # besides serving
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the service until a signal ends it.
+    """Runs the service until a signal ends it, or another command.
 
     :param arguments: the command line, without the program; that of the process unless told
     :return: the exit status: 0 after a drain, 2 when the start failed
     """
-    options = parse_arguments(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        asyncio.run(serve(options))
+        if arguments and arguments[0] in COMMANDS:
+            return _run_command(arguments[0], arguments[1:])
+        return serve(parse_arguments(arguments))
     except StartError as error:
         print(f'addrservice: {error}', file=sys.stderr)
         return 2
-    return 0
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _run_command(name: str, arguments: Sequence[str]) -> int:
+    if name == 'token':
+        from addrservice.auth import command
+        return command.main(arguments)
+    from addrservice import transfer
+    return transfer.main(name, arguments)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the command line; ends the process with status 2 for a bad one."""
-    parser = argparse.ArgumentParser(prog='addrservice', description='Keeps an address book.')
+    parser = argparse.ArgumentParser(
+        prog='addrservice', description='Keeps an address book.',
+        epilog=f'Other commands: {", ".join(COMMANDS)}, each with a --help of its own.')
     parser.add_argument('-p', '--port', type=_port, default=8080,
                         help='port to listen on, 0 for any free one (default: %(default)s)')
     parser.add_argument('-a', '--address', type=_address,
                         help='address to listen on (default: the one in the configuration)')
     parser.add_argument('-c', '--config', type=Path, default=LOCAL_CONFIG,
                         help='configuration file (default: %(default)s)')
+    parser.add_argument('-n', '--processes', type=_processes,
+                        help='processes that share the work, 0 for one per core (default: the '
+                             'number in the configuration)')
     parser.add_argument('-d', '--debug', action='store_true',
                         help='answer errors with their traceback')
     return parser.parse_args(arguments)
@@ -67,83 +82,57 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f'{text!r} is not a port number (0 to 65535)')
 
 
-async def serve(options: argparse.Namespace) -> None:
-    """Starts the service, waits for a signal, drains.
+def _processes(text: str) -> int:
+    if text.isdecimal() and int(text) <= 1000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number of processes (0 to 1000)')
 
+
+def serve(options: argparse.Namespace) -> int:
+    """Serves, as one process, as one of several, or as the supervisor of these.
+
+    :return: the exit status
     :raises StartError: the configuration cannot be used, or the port is taken
     """
-    stopping = _stop_on_signal()
-    settings = load_settings(options.config)
-    collectors = _set_up(settings, options.config)
-    logger = logging.getLogger(LOGGER_NAME)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(collecting(collectors, logger))
-        service, application = make_addrservice_app(settings, options.debug)
-        await service.start()
-        stack.push_async_callback(service.stop)
-        await service.status()  # so that the log tells at once if the store cannot be used
-        overflow = make_overflow_application(service, settings.service, options.debug)
-        server = AddressBookHTTPServer(application, overflow, settings.service)
-        address = options.address or settings.service.address
-        port = _listen(server, address, options.port)
-        print(f'Starting {settings.service.name} on port {port} ...', flush=True)
-        logger.info('listening on %s port %d', address, port)
-        await stopping.wait()
-        await drain(service, server, settings.service, logger)
+    link = WorkerLink.from_environment()
+    text = link.configuration if link else read_config(options.config)
+    settings = parse_settings(text, options.config)
+    if link is None and _count_processes(settings, options) > 1:
+        return _serve_with_workers(settings, options)
+    asyncio.run(Process(settings, options, link).run())
+    return 0
 
 
-async def drain(
-    service: AddressBookService,
-    server: AddressBookHTTPServer,
-    limits: ServiceSettings,
-    logger: logging.Logger,
-) -> None:
-    """Not ready; a pause for load balancers to notice; the end of listening, then of requests."""
-    logger.info('draining')
-    service.drain()
-    unfinished = await server.drain(limits.shutdown_deadline, limits.drain_delay)
-    if unfinished:
-        logger.warning('%d requests were cut off at the deadline', unfinished)
-    logger.info('drained')
+def _serve_with_workers(settings: Settings, options: argparse.Namespace) -> int:
+    load = _loader(options)
+    load()  # before anything is opened
+    configure_logging(settings, options.config)
+    listeners = listen(settings, options)
+    return asyncio.run(supervise(
+        own_command(), listeners, load, lambda: print_start_line(settings, listeners),
+        logging.getLogger(LOGGER_NAME)))
 
 
-def _stop_on_signal() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once."""
-    stopping = asyncio.Event()
+def _loader(options: argparse.Namespace) -> Callable[[], Configuration]:
+    def load() -> Configuration:
+        """Reads the configuration anew and refuses what no worker could use."""
+        text = read_config(options.config)
+        settings = parse_settings(text, options.config)
+        processes = _count_processes(settings, options)
+        if processes > 1 and settings.addr_db.sql is msgspec.UNSET:
+            raise ConfigError(f'{options.config}: several processes cannot share a store in '
+                              'memory: each would have a book of its own')
+        create_gate(settings, options.config)
+        make_tls_context(settings)
+        return Configuration(
+            text, msgspec.structs.replace(settings.service, processes=processes))
 
-    def on_signal(number: int) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    return stopping
-
-
-def _set_up(settings: Settings, config: Path) -> list[AbstractTraceCollector]:
-    """Configures logging and makes the collectors."""
-    try:
-        logging.config.dictConfig(settings.logging)
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
-        reason = f'{error}: {error.__cause__}' if error.__cause__ else error
-        raise ConfigError(f'{config}: logging: {reason}') from error
-    try:
-        return [create_collector(path, values) for path, values in settings.tracing.items()]
-    except ValueError as error:
-        raise ConfigError(f'{config}: tracing: {error}') from error
+    return load
 
 
-def _listen(server: AddressBookHTTPServer, address: str, port: int) -> int:
-    """Listens and gives the port, which the system has picked where it was 0."""
-    try:
-        sockets = bind_sockets(port, address, backlog=BACKLOG)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one of a host
-        reason = getattr(error, 'strerror', error)
-        raise StartError(f'cannot listen on {address} port {port}: {reason}') from error
-    server.add_sockets(sockets)
-    bound: int = sockets[0].getsockname()[1]
-    return bound
+def _count_processes(settings: Settings, options: argparse.Namespace) -> int:
+    wanted = settings.service.processes if options.processes is None else options.processes
+    return wanted or len(os.sched_getaffinity(0))
 
 
 if __name__ == '__main__':

@@ -125,6 +125,10 @@ class AddressBookService:
             self._logger.log(level, 'the store cannot be used: %s', error)
             self._trouble = trouble
 
+    def gauges(self) -> dict[str, Callable[[], float]]:
+        """Figures of the store, by name, each to be read at any time."""
+        return self._db.gauges()
+
     @trace()
     async def post_address(self, addr: Entry) -> str:
         """Keeps a new entry and gives its id: 32 hex digits that sort by time of creation.

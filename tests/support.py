@@ -13,7 +13,7 @@ import tempfile
 import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,9 @@ from tornado.netutil import bind_sockets
 from addrservice import LOGGER_NAME
 from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
 from addrservice.app import make_application, make_overflow_application
+from addrservice.auth import create_authenticator
 from addrservice.config import LOCAL_CONFIG, Settings
+from addrservice.gate import Gate
 from addrservice.http_server import AddressBookHTTPServer
 from addrservice.service import AddressBookService
 
@@ -85,6 +87,9 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         self.service = AddressBookService(self.store, logging.getLogger(LOGGER_NAME))
         await self.service.start()
         self.addAsyncCleanup(self.service.stop)
+        self.gate = Gate(self.settings.service, create_authenticator(self.settings.auth))
+        await self.gate.start()
+        self.addAsyncCleanup(self.gate.stop)
         self._serve()
         self.client = AsyncHTTPClient(force_instance=True)
         self.addCleanup(self.client.close)
@@ -92,7 +97,7 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
     def _serve(self) -> None:
         arguments = self.service, self.settings.service, self.show_tracebacks
         self.server = AddressBookHTTPServer(
-            make_application(*arguments), make_overflow_application(*arguments),
+            make_application(*arguments, self.gate), make_overflow_application(*arguments),
             self.settings.service)
         sockets = bind_sockets(0, '127.0.0.1')
         self.port = sockets[0].getsockname()[1]
@@ -184,7 +189,8 @@ class ServerProcess:
     def _coverage_run(self) -> list[str]:
         if coverage.Coverage.current() is None:
             return []
-        return ['-m', 'coverage', 'run', '--branch', f'--source={ROOT / "addrservice"}',
+        return ['-m', 'coverage', 'run', '--branch', '--parallel-mode',
+                f'--source={ROOT / "addrservice"}',
                 f'--rcfile={ROOT / "setup.cfg"}', f'--data-file={self._measured}']
 
     def wait_for_port(self) -> int:
@@ -201,7 +207,7 @@ class ServerProcess:
     def wait(self) -> int:
         """The exit status."""
         self.stdout, _ = self.process.communicate(timeout=DEADLINE)
-        self.stderr = self._errors.read_text(encoding='utf-8')
+        self.stderr = self.errors_so_far()
         self._add_coverage()
         self._folder.cleanup()
         return self.process.returncode
@@ -212,11 +218,25 @@ class ServerProcess:
         return self.wait()
 
     def kill(self) -> 'ServerProcess':
-        """Makes sure that it is gone, however the test went."""
+        """Makes sure that it is gone, and its workers with it, however the test went."""
         if self.process.returncode is None:
+            workers = self.workers()
             self.process.kill()
+            for worker in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
             self.wait()
         return self
+
+    def workers(self) -> list[int]:
+        """The ids of the processes that it has started, from the oldest to the youngest."""
+        process = self.process.pid
+        children = Path(f'/proc/{process}/task/{process}/children').read_text(encoding='ascii')
+        return [int(child) for child in children.split()]
+
+    def errors_so_far(self) -> str:
+        """What it and its workers have written on standard error."""
+        return self._errors.read_text(encoding='utf-8')
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection to it."""
@@ -229,11 +249,12 @@ class ServerProcess:
 
     def _add_coverage(self) -> None:
         measurement = coverage.Coverage.current()
-        if measurement is not None and self._measured.exists():
-            data = coverage.CoverageData(str(self._measured))
-            data.read()
-            measurement.get_data().update(data)
-            data.close()
+        if measurement is not None:
+            for file in self._measured.parent.glob(f'{self._measured.name}.*'):  # one a process
+                data = coverage.CoverageData(str(file))
+                data.read()
+                measurement.get_data().update(data)
+                data.close()
 
 
 @contextmanager

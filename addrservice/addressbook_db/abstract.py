@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 from unicodedata import normalize
@@ -81,6 +81,10 @@ class AbstractAddressBookDB(ABC):
 
         :raises StoreError: when it cannot
         """
+
+    def gauges(self) -> dict[str, Callable[[], float]]:
+        """Figures of the store, by name, each to be read at any time and from any thread."""
+        return {}
 
     @asynccontextmanager
     async def in_time(self) -> AsyncGenerator[None, None]:
@@ -213,6 +217,19 @@ class AbstractAddressBookDB(ABC):
         """The entry with that nickname, as it is stored.
 
         :raises UnknownNicknameError: there is none
+        """
+
+    @abstractmethod
+    async def read_entries(self, nicknames: Collection[str]) -> list[StoredEntry]:
+        """Those of the entries with these nicknames that are there, in any order."""
+
+    @abstractmethod
+    async def create_entries(self, entries: Sequence[StoredEntry]) -> set[str]:
+        """Keeps new entries just as they are, all in one transaction.
+
+        :param entries: a thousand or so, each with a nickname of its own that every store can keep
+            and with a document that ``serialise_entry`` made
+        :return: the nicknames that are taken: what has one of them stays as it is
         """
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """The store of one process."""
 
+from collections.abc import Collection, Sequence
 from itertools import islice, takewhile
 
 from sortedcontainers import SortedDict, SortedList
@@ -8,6 +9,7 @@ from addrservice.addressbook_db.abstract import (
     AbstractAddressBookDB, Place, StoredEntry, now, place_of, why_missing,
 )
 from addrservice.errors import NicknameTakenError
+from addrservice.tracing import trace
 
 
 class InMemoryAddressBookDB(AbstractAddressBookDB):
@@ -25,17 +27,33 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
     async def ping(self) -> None:
         """Returns at once: what is in this process is in reach."""
 
+    @trace('delete', 'store')
     async def delete_address(self, nickname: str, version: int | None = None) -> None:
         self._places.remove(place_of(self._entry(nickname, version)))
         del self._entries[nickname]
 
+    @trace('read', 'store')
     async def read_entry(self, nickname: str) -> StoredEntry:
         return self._entry(nickname, None)
 
+    @trace('read', 'store')
+    async def read_entries(self, nicknames: Collection[str]) -> list[StoredEntry]:
+        return [self._entries[nickname] for nickname in nicknames if nickname in self._entries]
+
+    @trace('create', 'store')
+    async def create_entries(self, entries: Sequence[StoredEntry]) -> set[str]:
+        taken = {entry.nickname for entry in entries if entry.nickname in self._entries}
+        for entry in entries:
+            if entry.nickname not in taken:
+                self._add(entry, place_of(entry))
+        return taken
+
+    @trace('list', 'store')
     async def read_page(self, after: str | None, limit: int) -> list[StoredEntry]:
         nicknames = self._entries.irange(minimum=after, inclusive=(False, True))
         return [self._entries[nickname] for nickname in islice(nicknames, limit)]
 
+    @trace('search', 'store')
     async def _find_page(
         self, prefix: str, after: Place | None, limit: int
     ) -> list[StoredEntry]:
@@ -44,6 +62,7 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
         found = takewhile(lambda place: place.name.startswith(prefix), places)
         return [self._entries[place.nickname] for place in islice(found, limit)]
 
+    @trace('create', 'store')
     async def _insert(
         self, nickname: str, document: bytes, name: str, origin: str | None = None
     ) -> int:
@@ -51,6 +70,7 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
             raise NicknameTakenError(nickname)
         return self._keep(nickname, document, name, origin)
 
+    @trace('update', 'store')
     async def _replace(
         self, nickname: str, document: bytes, name: str, version: int | None
     ) -> int:
@@ -65,9 +85,13 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
         return entry
 
     def _keep(self, nickname: str, document: bytes, name: str, origin: str | None) -> int:
+        version = max(now(), self._latest + 1)
+        self._add(StoredEntry(nickname, document, version, origin), Place(name, nickname))
+        return version
+
+    def _add(self, entry: StoredEntry, place: Place) -> None:
         # A copy, for what orjson returns occupies at least 4 KB, however short it is.
-        document = bytes(memoryview(document))
-        self._latest = max(now(), self._latest + 1)
-        self._entries[nickname] = StoredEntry(nickname, document, self._latest, origin)
-        self._places.add(Place(name, nickname))
-        return self._latest
+        document = bytes(memoryview(entry.document))
+        self._entries[entry.nickname] = entry._replace(document=document)
+        self._places.add(place)
+        self._latest = max(entry.version, self._latest)

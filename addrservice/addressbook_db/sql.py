@@ -2,25 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import Final, TypeVar
+
+import orjson
 
 from addrservice.addressbook_db.abstract import (
     NAME_LENGTH, PAGE_SIZE, UNKEEPABLE, AbstractAddressBookDB, Place, StoredEntry, now, place_of,
     why_missing,
 )
 from addrservice.addressbook_db.statements import (
-    CHECK, DELETE, DELETE_VERSION, FIND_FIRST_PAGE, FIND_PAGE, INSERT, SCHEMA, SCHEMA_VERSION,
-    SELECT, SELECT_FIRST_PAGE, SELECT_NAMELESS, SELECT_PAGE, SELECT_SCHEMA_VERSION, SET_NAME,
-    SET_SCHEMA_VERSION, UPDATE, UPDATE_VERSION,
+    CHECK, DELETE, DELETE_VERSION, FIND_FIRST_PAGE, FIND_PAGE, INSERT, INSERT_ALL, SCHEMA,
+    SCHEMA_VERSION, SELECT, SELECT_ALL, SELECT_FIRST_PAGE, SELECT_NAMELESS, SELECT_PAGE,
+    SELECT_SCHEMA_VERSION, SET_NAME, SET_SCHEMA_VERSION, UPDATE, UPDATE_VERSION,
 )
 from addrservice.config import SQLSettings
 from addrservice.errors import (
     NewerSchemaError, NicknameTakenError, NothingDoneError, OutcomeUnknownError, StartError,
-    StoreError, StoreMisconfiguredError, UnknownNicknameError,
+    StoreError, StoreMisconfiguredError, StoreOverloadedError, UnknownNicknameError,
 )
 from addrservice.sql_connectors import Row, Rows, SQLConnector, Value, hear
+from addrservice.tracing import Attribute, Kind, span, trace
 
 T = TypeVar('T')
 
@@ -54,6 +60,8 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         self._connector = connector
         self._deadline = settings.deadline
         self._check_deadline = max(settings.deadline, settings.connect_timeout)
+        self._max_operations = settings.pool_size + settings.max_waiting
+        self._operations = 0
         self._prepared = False
         self._upgrading: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
@@ -73,6 +81,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
                 task.cancel()
         await self._connector.stop()
 
+    @trace('ping', 'store')
     async def ping(self) -> None:
         """Asks the database, at most once a second; waits for a moment only."""
         check = self._latest_check()
@@ -105,6 +114,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         except TimeoutError:
             raise OutcomeUnknownError('no answer in time') from None
 
+    @trace('delete', 'store')
     async def delete_address(self, nickname: str, version: int | None = None) -> None:
         key = _key(nickname, version)
         if version is None:
@@ -114,12 +124,28 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         if not rows:
             raise why_missing(nickname, version)
 
+    @trace('read', 'store')
     async def read_entry(self, nickname: str) -> StoredEntry:
         rows = await self._read(SELECT, _key(nickname))
         if not rows:
             raise UnknownNicknameError(nickname)
         return _entry(rows[0])
 
+    @trace('read', 'store')
+    async def read_entries(self, nicknames: Collection[str]) -> list[StoredEntry]:
+        keys = [[nickname] for nickname in nicknames if not UNKEEPABLE.search(nickname)]
+        rows = await self._read(self._unpacking(SELECT_ALL), orjson.dumps(keys).decode())
+        return [_entry(row) for row in rows]
+
+    @trace('create', 'store')
+    async def create_entries(self, entries: Sequence[StoredEntry]) -> set[str]:
+        # In the order of the nicknames, so that two that do this do not wait for each other.
+        values = [(entry.nickname, entry.document.decode(), place_of(entry).name, entry.version,
+                   entry.origin) for entry in sorted(entries)]
+        kept = await self._write(self._unpacking(INSERT_ALL), orjson.dumps(values).decode())
+        return {entry.nickname for entry in entries} - {nickname for [nickname] in kept}
+
+    @trace('list', 'store')
     async def read_page(self, after: str | None, limit: int) -> list[StoredEntry]:
         if after is None:
             rows = await self._read(SELECT_FIRST_PAGE, limit)
@@ -128,6 +154,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             rows = await self._read(SELECT_PAGE, after.partition('\0')[0], limit)
         return [_entry(row) for row in rows]
 
+    @trace('search', 'store')
     async def _find_page(
         self, prefix: str, after: Place | None, limit: int
     ) -> list[StoredEntry]:
@@ -140,6 +167,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             rows = await self._read(FIND_PAGE, *after, last, limit)
         return [_entry(row) for row in rows]
 
+    @trace('create', 'store')
     async def _insert(
         self, nickname: str, document: bytes, name: str, origin: str | None = None
     ) -> int:
@@ -148,6 +176,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             raise NicknameTakenError(nickname)
         return _version(rows)
 
+    @trace('update', 'store')
     async def _replace(
         self, nickname: str, document: bytes, name: str, version: int | None
     ) -> int:
@@ -160,13 +189,37 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             raise why_missing(nickname, version)
         return _version(rows)
 
+    def gauges(self) -> dict[str, Callable[[], float]]:
+        return {
+            'store_connections_in_use': lambda: self._connector.connections().in_use,
+            'store_connections_free': lambda: self._connector.connections().free,
+        }
+
     async def _read(self, statement: str, *arguments: Value) -> Rows:
-        return await self._run(
-            self._deadline, READ_AGAIN, self._connector.read, statement, *arguments)
+        with self._place_in_line():
+            return await self._run(
+                self._deadline, READ_AGAIN, self._connector.read, statement, *arguments)
 
     async def _write(self, statement: str, *arguments: Value) -> Rows:
-        return await self._run(
-            self._deadline, WRITE_AGAIN, self._connector.write, statement, *arguments)
+        with self._place_in_line():
+            return await self._run(
+                self._deadline, WRITE_AGAIN, self._connector.write, statement, *arguments)
+
+    @contextmanager
+    def _place_in_line(self) -> Iterator[None]:
+        """Lets in as many as may run and wait: if all waited, all would wait in vain."""
+        if self._operations >= self._max_operations:
+            raise StoreOverloadedError('too many operations wait for a connection')
+        self._operations += 1
+        try:
+            yield
+        finally:
+            self._operations -= 1
+
+    def _unpacking(self, statement: str) -> str:
+        """A statement that takes its values from one JSON array, as this database does that."""
+        members = map(self._connector.member.format, range(5))
+        return statement.format(*members, items=self._connector.items)
 
     async def _run(
         self,
@@ -180,7 +233,8 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         async def attempt() -> T:
             if not self._prepared:
                 await self._prepare()
-            return await operation(statement, *arguments)
+            with span(*_described(self._connector.system, statement)):
+                return await operation(statement, *arguments)
 
         async with self.in_time(deadline):
             try:
@@ -238,6 +292,18 @@ class SQLAddressBookDB(AbstractAddressBookDB):
             return 0
         [[version]] = await self._connector.read(SELECT_SCHEMA_VERSION)
         return int(version)
+
+
+@cache
+def _described(system: str, statement: str) -> tuple[str, Kind, dict[str, Attribute]]:
+    """Name, kind and attributes of a statement's span (OpenTelemetry semantic conventions)."""
+    operation = statement.split(maxsplit=1)[0]
+    return f'{operation} addresses', 'client', {
+        'db.system.name': system,
+        'db.operation.name': operation,
+        'db.collection.name': 'addresses',
+        'db.query.text': statement,
+    }
 
 
 def _key(nickname: str, version: int | None = None) -> str:

@@ -1,7 +1,9 @@
 """All SQL that both databases share. What only one of them knows is in its connector.
 
 Every value is an argument (``$1``, ``$2`` ...), none is ever pasted in; ``{key_type}`` is the
-connector's type of a text that sorts by code points.
+connector's type of a text that sorts by code points. Where there are many values, they come as one
+JSON array of arrays: ``{items}`` is the connector's way to its items, ``{0}`` to the first member
+of one of them. So a statement stays the same, and short, however many they are.
 """
 
 from typing import Final
@@ -50,6 +52,11 @@ INSERT: Final = (
     'INSERT INTO addresses (nickname, document, name_key, version, origin) '
     'VALUES ($1, $2, $3, $4, $5) ON CONFLICT (nickname) DO NOTHING RETURNING version')
 
+INSERT_ALL: Final = (
+    'INSERT INTO addresses (nickname, document, name_key, version, origin) '
+    'SELECT {0}, {1}, {2}, CAST({3} AS BIGINT), {4} FROM {items} WHERE TRUE '
+    'ON CONFLICT (nickname) DO NOTHING RETURNING nickname')
+
 # The new version is the time, or one more than the last where the clock is not ahead of that.
 _UPDATE: Final = (
     'UPDATE addresses SET document = $2, name_key = $3, updated_at = CURRENT_TIMESTAMP, '
@@ -60,9 +67,9 @@ UPDATE_VERSION: Final = f'{_UPDATE} AND version = $5 RETURNING version'
 DELETE: Final = f'{_DELETE} RETURNING version'
 DELETE_VERSION: Final = f'{_DELETE} AND version = $2 RETURNING version'
 
-SELECT: Final = 'SELECT nickname, document, version, origin FROM addresses WHERE nickname = $1'
-
-_SELECT: Final = 'SELECT nickname, document, version FROM addresses'
+_SELECT: Final = 'SELECT nickname, document, version, origin FROM addresses'
+SELECT: Final = f'{_SELECT} WHERE nickname = $1'
+SELECT_ALL: Final = f'{_SELECT} WHERE nickname IN (SELECT {{0}} FROM {{items}})'
 SELECT_FIRST_PAGE: Final = f'{_SELECT} ORDER BY nickname LIMIT $1'
 SELECT_PAGE: Final = f'{_SELECT} WHERE nickname > $1 ORDER BY nickname LIMIT $2'
 FIND_FIRST_PAGE: Final = (

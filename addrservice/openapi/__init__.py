@@ -5,13 +5,14 @@ modules add what neither can tell. A test holds the outcome against the service,
 tries it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from addrservice import ENTRY_SCHEMA, __version__
 from addrservice.openapi.components import (
     ERRORS, HEADERS, PARAMETERS, SCHEMAS, JSONObject, response,
 )
+from addrservice.openapi.guards import guarded
 from addrservice.openapi.operations import OPERATIONS, operation
 
 _INFO: Final = {
@@ -33,13 +34,21 @@ _TAGS: Final = [
 ]
 
 
-def describe(routes: Mapping[str, Iterable[str]]) -> JSONObject:
-    """The OpenAPI document.
+def describe(
+    routes: Mapping[str, Iterable[str]],
+    guarded_paths: Collection[str] = (),
+    security_scheme: JSONObject | None = None,
+    rate_limited: bool = False,
+) -> JSONObject:
+    """The OpenAPI document of a service as it is configured.
 
     :param routes: the methods of each path; ``{id}`` in a path stands for the id of an entry
+    :param guarded_paths: those that not everybody may have
+    :param security_scheme: how callers of these say who they are; None where nobody is asked
+    :param rate_limited: whether there is a limit to how often they may ask
     :raises KeyError: nothing is known of one of them
     """
-    return {
+    document = {
         'openapi': '3.1.0',
         'info': _INFO,
         'servers': [{'url': '/'}],
@@ -55,6 +64,9 @@ def describe(routes: Mapping[str, Iterable[str]]) -> JSONObject:
             'responses': ERRORS,
         },
     }
+    if security_scheme is None and not rate_limited:
+        return document
+    return guarded(document, guarded_paths, security_scheme, rate_limited)
 
 
 def _describe_operation(path: str, method: str) -> JSONObject:

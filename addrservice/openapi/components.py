@@ -22,39 +22,40 @@ def ref(kind: str, name: str) -> JSONObject:
     return {'$ref': f'#/components/{kind}/{name}'}
 
 
-def _header(description: str, example: str | int, required: bool = True) -> JSONObject:
+def header(description: str, example: str | int, required: bool = True) -> JSONObject:
+    """A header field of a response."""
     kind = 'integer' if isinstance(example, int) else 'string'
     return {'description': description, 'required': required, 'schema': {'type': kind},
             'example': example}
 
 
 HEADERS: Final = {
-    'X-Request-ID': _header(
+    'X-Request-ID': header(
         'The id of the request, as in the log: the one that was sent, if it is a sane one.',
         'my-request-17'),
-    'X-Content-Type-Options': _header('The content is what its type says.', 'nosniff'),
-    'Cache-Control': _header(
+    'X-Content-Type-Options': header('The content is what its type says.', 'nosniff'),
+    'Cache-Control': header(
         'Who may keep the answer. Entries are for the client alone, and to be asked for again.',
         'private, no-cache'),
-    'Vary': _header(
+    'Vary': header(
         'What else of the request the answer depends on: with origins configured, `Origin` too.',
         'Accept, Accept-Encoding'),
-    'ETag': _header('The version of what is there, for `If-Match` and `If-None-Match`.',
-                    _EXAMPLE_VERSION),
-    'ETag-once': _header(
+    'ETag': header('The version of what is there, for `If-Match` and `If-None-Match`.',
+                   _EXAMPLE_VERSION),
+    'ETag-once': header(
         'The version of the entry. Left out where the entry was changed since it was first posted '
         'with this key.', _EXAMPLE_VERSION, required=False),
-    'Last-Modified': _header('When the entry was last changed.', _EXAMPLE_DATE),
-    'Link': _header(
+    'Last-Modified': header('When the entry was last changed.', _EXAMPLE_DATE),
+    'Link': header(
         'The next page, while there is one (RFC 8288).',
         f'</addressbook?limit=100&after={EXAMPLE_ID}>; rel="next"', required=False),
-    'Location': _header('The path of the new entry.', f'/addressbook/{EXAMPLE_ID}'),
-    'Allow': _header('The methods that the path knows.', 'GET, HEAD, POST, OPTIONS'),
-    'Accept-Patch': _header('The patches that the path takes.', MERGE_PATCH, required=False),
-    'Accept': _header('What a body must be.', JSON),
-    'Accept-Encoding': _header('How a body may be encoded.', 'gzip'),
-    'Content-Encoding': _header('Where the client accepts it.', 'gzip', required=False),
-    'Retry-After': _header('Seconds after which it may be tried again.', 1),
+    'Location': header('The path of the new entry.', f'/addressbook/{EXAMPLE_ID}'),
+    'Allow': header('The methods that the path knows.', 'GET, HEAD, POST, OPTIONS'),
+    'Accept-Patch': header('The patches that the path takes.', MERGE_PATCH, required=False),
+    'Accept': header('What a body must be.', JSON),
+    'Accept-Encoding': header('How a body may be encoded.', 'gzip'),
+    'Content-Encoding': header('Where the client accepts it.', 'gzip', required=False),
+    'Retry-After': header('Seconds after which it may be tried again.', 1),
 }
 _EVERYWHERE: Final = ('X-Request-ID', 'X-Content-Type-Options', 'Cache-Control', 'Vary')
 
@@ -194,10 +195,11 @@ def response(
     return made
 
 
-def _error(
+def error(
     code: int, description: str, message: str, headers: Sequence[str] = (),
     errors: Sequence[JSONObject] = (),
 ) -> JSONObject:
+    """A response that says what is wrong."""
     example = {'method': 'PUT', 'uri': f'/addressbook/{EXAMPLE_ID}', 'code': code,
                'message': message, 'requestId': 'my-request-17'}
     if errors:
@@ -206,26 +208,26 @@ def _error(
 
 
 ERRORS: Final = {
-    '400': _error(400, 'The request, a parameter or the body is not as it must be.',
-                  'JSON Schema validation failed',
-                  errors=[{'path': '/name', 'message': 'must not be empty'}]),
-    '404': _error(404, 'There is no such entry.', f"There is no entry '{EXAMPLE_ID}'"),
-    '406': _error(406, 'What there is is JSON, which `Accept` excludes.',
-                  'What is here is application/json, which Accept excludes'),
-    '412': _error(412, 'A precondition is not met: somebody else was first.',
-                  f"The entry '{EXAMPLE_ID}' is not in the state that the request asks for"),
-    '413': _error(413, 'The body is too large, whether it is of use or not.',
-                  'The body is larger than 65536 bytes'),
-    '415': _error(415, 'The body is not declared as JSON, or is encoded other than with gzip.',
-                  f'The body must be declared as Content-Type: {JSON}',
-                  ('Accept', 'Accept-Encoding')),
-    '415-patch': _error(
+    '400': error(400, 'The request, a parameter or the body is not as it must be.',
+                 'JSON Schema validation failed',
+                 errors=[{'path': '/name', 'message': 'must not be empty'}]),
+    '404': error(404, 'There is no such entry.', f"There is no entry '{EXAMPLE_ID}'"),
+    '406': error(406, 'What there is is JSON, which `Accept` excludes.',
+                 'What is here is application/json, which Accept excludes'),
+    '412': error(412, 'A precondition is not met: somebody else was first.',
+                 f"The entry '{EXAMPLE_ID}' is not in the state that the request asks for"),
+    '413': error(413, 'The body is too large, whether it is of use or not.',
+                 'The body is larger than 65536 bytes'),
+    '415': error(415, 'The body is not declared as JSON, or is encoded other than with gzip.',
+                 f'The body must be declared as Content-Type: {JSON}',
+                 ('Accept', 'Accept-Encoding')),
+    '415-patch': error(
         415, 'The body is not declared as a merge patch, or is encoded other than with gzip.',
         f'The body must be declared as Content-Type: {MERGE_PATCH}',
         ('Accept', 'Accept-Encoding', 'Accept-Patch')),
-    '422': _error(422, 'The key was used for another entry.',
-                  'The Idempotency-Key was used for another entry'),
-    '500': _error(500, 'A bug, or the store turns the service away.', 'Internal Server Error'),
-    '503': _error(503, 'The store is out of reach or overloaded, or there are too many '
-                       'connections.', 'Service Unavailable', ('Retry-After',)),
+    '422': error(422, 'The key was used for another entry.',
+                 'The Idempotency-Key was used for another entry'),
+    '500': error(500, 'A bug, or the store turns the service away.', 'Internal Server Error'),
+    '503': error(503, 'The store is out of reach or overloaded, or there are too many '
+                 'connections.', 'Service Unavailable', ('Retry-After',)),
 }

@@ -7,12 +7,23 @@ has a module of its own, which is imported where the configuration names its dat
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 T = TypeVar('T')
 Value = str | int | None
 Row = Iterable[Any]
 Rows = Sequence[Row]
+
+
+class Connections(NamedTuple):
+    """What the connections to the database are doing.
+
+    :param in_use: serve an operation
+    :param free: may still be taken, whether they are open or not
+    """
+
+    in_use: int
+    free: int
 
 
 class SQLConnector(ABC):
@@ -22,12 +33,18 @@ class SQLConnector(ABC):
     database or its driver fails. An operation may be cancelled at any time; what was cancelled may
     have been done nevertheless.
 
+    :cvar system: what the database is called in OpenTelemetry's semantic conventions
     :cvar key_type: the SQL type of a text that sorts by code points
     :cvar find_table: a statement that gives a row if there is a table named ``$1``
+    :cvar items: a table of the items of the JSON array ``$1``, each in the column ``value``
+    :cvar member: the text or number at a place, ``{}``, of the JSON array ``value``
     """
 
+    system: ClassVar[str]
     key_type: ClassVar[str]
     find_table: ClassVar[str]
+    items: ClassVar[str]
+    member: ClassVar[str]
 
     @abstractmethod
     async def start(self) -> None:
@@ -39,6 +56,10 @@ class SQLConnector(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Closes all connections, in bounded time."""
+
+    @abstractmethod
+    def connections(self) -> Connections:
+        """How many connections there are. May be called from any thread."""
 
     @abstractmethod
     async def read(self, statement: str, *arguments: Value) -> Rows:

@@ -14,7 +14,7 @@ from addrservice.errors import (
     NothingDoneError, OutcomeUnknownError, StoreError, StoreMisconfiguredError,
     StoreUnavailableError,
 )
-from addrservice.sql_connectors import Rows, SQLConnector, Value, start_task
+from addrservice.sql_connectors import Connections, Rows, SQLConnector, Value, start_task
 
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -55,8 +55,11 @@ OUTCOMES: Final[dict[str, type[StoreError]]] = {
 class PostgreSQLConnector(SQLConnector):
     """A pool of connections to a PostgreSQL database, or to the one of several that will do."""
 
+    system = 'postgresql'
     key_type = 'TEXT COLLATE "C"'
     find_table = 'SELECT 1 WHERE to_regclass($1) IS NOT NULL'
+    items = 'jsonb_array_elements($1)'
+    member = 'value ->> {}'
 
     def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings
@@ -82,6 +85,10 @@ class PostgreSQLConnector(SQLConnector):
         for attempt in self._connecting:
             attempt.cancel()
         await asyncio.gather(*self._connecting, *self._releasing, return_exceptions=True)
+
+    def connections(self) -> Connections:
+        in_use = self._pool.get_size() - self._pool.get_idle_size()
+        return Connections(in_use, self._pool.get_max_size() - in_use)
 
     async def read(self, statement: str, *arguments: Value) -> Rows:
         async with self._connection() as connection:

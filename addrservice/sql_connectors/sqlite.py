@@ -15,7 +15,7 @@ from addrservice.config import SQLITE_DSN, SQLSettings
 from addrservice.errors import (
     NothingDoneError, StartError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
 )
-from addrservice.sql_connectors import Rows, SQLConnector, Value, start_task
+from addrservice.sql_connectors import Connections, Rows, SQLConnector, Value, start_task
 
 OLDEST: Final = (3, 35)  # the first with RETURNING
 
@@ -52,8 +52,11 @@ OUTCOMES: Final[dict[int, type[StoreError]]] = {
 class SQLiteConnector(SQLConnector):
     """One connection that writes, for SQLite has one writer at a time, and some that read."""
 
+    system = 'sqlite'
     key_type = 'TEXT'
     find_table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = $1"
+    items = 'json_each($1)'
+    member = "json_extract(value, '$[{}]')"  # ->> is of SQLite 3.38
 
     def __init__(self, settings: SQLSettings) -> None:
         self._path = database_path(settings.dsn)
@@ -70,6 +73,11 @@ class SQLiteConnector(SQLConnector):
     async def stop(self) -> None:
         await self._readers.close()
         await self._writer.close()
+
+    def connections(self) -> Connections:
+        pools = self._readers, self._writer
+        in_use = sum(pool.in_use for pool in pools)
+        return Connections(in_use, sum(pool.size for pool in pools) - in_use)
 
     async def read(self, statement: str, *arguments: Value) -> Rows:
         return await self._fetch(self._readers, statement, arguments)
@@ -118,18 +126,20 @@ class _Connections:
     """
 
     def __init__(self, size: int, path: Path, busy_timeout: float) -> None:
-        self._size = size
+        self.size = size
         self._path = path
         self._busy_timeout = busy_timeout
         self._turns = asyncio.Semaphore(size)  # fair, which a queue of connections is not
         self._idle: list[asyncio.Task[aiosqlite.Connection]] = []
         self._opening: set[asyncio.Task[aiosqlite.Connection]] = set()
         self._dropping: set[asyncio.Task[None]] = set()
+        self.in_use = 0
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[aiosqlite.Connection]:
         """A connection for one operation. Where that fails, the next one gets a new one."""
         await self._turns.acquire()
+        self.in_use += 1
         opening = self._idle.pop() if self._idle else start_task(self._open(), self._opening)
         try:
             # Shielded, for an opening that is cancelled leaves its connection to the garbage.
@@ -137,6 +147,7 @@ class _Connections:
         except BaseException:
             start_task(self._drop(opening), self._dropping)  # its thread may be still at work
             raise
+        self.in_use -= 1
         self._idle.append(opening)
         self._turns.release()
 
@@ -144,7 +155,7 @@ class _Connections:
         """Closes all of them, as soon as they have nothing to do."""
         with suppress(TimeoutError):  # the disk hangs, and the threads with it
             async with asyncio.timeout(FAREWELL):
-                for _ in range(self._size):
+                for _ in range(self.size):
                     await self._turns.acquire()
                 while self._idle:
                     await self._idle.pop().result().close()
@@ -168,6 +179,7 @@ class _Connections:
         try:
             await (await opening).close()
         finally:
+            self.in_use -= 1
             self._turns.release()
 
 

@@ -72,6 +72,36 @@ class StartTest(unittest.TestCase):
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection(('127.0.0.1', port), DEADLINE)
 
+    def test_where_others_can_reach_it_somebody_has_to_say_that_all_may_come_in(self) -> None:
+        self.assert_refused(
+            self.start('-p', '0', '-a', '0.0.0.0', '-c', str(write_config(self.folder))),
+            '0.0.0.0', 'auth: none')
+        config = write_config(self.folder, auth='none')
+        self.start('-p', '0', '-a', '0.0.0.0', '-c', str(config)).wait_for_port()
+
+    def test_a_store_in_memory_is_not_for_several_processes(self) -> None:
+        config = write_config(self.folder, service={'processes': 3})
+        self.assert_refused(self.start('-p', '0', '-c', str(config)), str(config), 'memory')
+        config = write_config(self.folder)
+        self.assert_refused(self.start('-p', '0', '-c', str(config), '-n', '2'), 'memory')
+        self.start('-p', '0', '-c', str(config), '-n', '1').wait_for_port()
+
+    def test_what_cannot_be_a_number_of_processes_is_refused(self) -> None:
+        server = self.start('--processes', 'some')
+        self.assertEqual(2, server.wait())
+        self.assertIn("'some' is not a number of processes", server.stderr)
+
+    def test_an_authenticator_that_cannot_be_made_is_refused_in_one_line(self) -> None:
+        config = write_config(self.folder, auth={'custom': {'addrservice.auth.Nobody': None}})
+        self.assert_refused(self.start('-c', str(config)), f'{config}: auth: ',
+                            'addrservice.auth.Nobody')
+
+    def test_a_certificate_that_cannot_be_read_is_refused_in_one_line(self) -> None:
+        missing = str(self.folder / 'missing.pem')
+        config = write_config(
+            self.folder, service={'tls': {'certificate': missing, 'key': missing}})
+        self.assert_refused(self.start('-c', str(config)), missing, 'No such file')
+
     def test_a_port_in_use_is_refused_in_one_line(self) -> None:
         with socket.create_server(('127.0.0.1', 0)) as taken:
             port = str(taken.getsockname()[1])
@@ -114,6 +144,43 @@ class StartTest(unittest.TestCase):
                 server = self.start(f'--port={port}')
                 self.assertEqual(2, server.wait())
                 self.assertIn('is not a port number', server.stderr)
+
+
+class MetricsPortTest(unittest.TestCase):
+    """A port for operators."""
+
+    def test_the_probes_are_on_a_port_of_their_own_where_one_is_configured(self) -> None:
+        """And the book is not; nor are metrics, where no collector has any."""
+        with running_server(service={'metrics-port': 0}) as server:
+            assert server.process.stdout is not None
+            line = server.process.stdout.readline()
+            self.assertRegex(line, r'^Starting Address Book metrics on port \d+ \.\.\.$')
+            public, server.port = server.port, int(line.split()[-2])
+            self.assertNotEqual(public, server.port)
+            for path, status in (('/healthz', 200), ('/readiness', 200), ('/metrics', 404),
+                                 ('/addressbook', 404), ('/docs', 404)):
+                with self.subTest(path=path):
+                    self.assertEqual(status, get(server, path)[0])
+
+    def test_metrics_are_never_on_the_public_port(self) -> None:
+        collector = {'addrservice.collectors.prometheus.PrometheusCollector': None}
+        with running_server(tracing=collector) as server:
+            status, error = get(server, '/metrics')
+            self.assertEqual((404, 'Unknown Endpoint'), (status, error['message']))
+
+
+class SignalTest(unittest.TestCase):
+    """Signals that do not end it, or not as others do."""
+
+    def test_a_hang_up_makes_it_read_files_anew_and_go_on(self) -> None:
+        with running_server() as server:
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: 'tokens and certificates reloaded' in server.errors_so_far())
+            self.assertEqual(200, get(server, '/addressbook')[0])
+
+    def test_one_that_others_stand_in_for_ends_without_waiting_for_load_balancers(self) -> None:
+        with running_server(service={'drain-delay': 3600}) as server:
+            self.assertEqual(0, server.stop(signal.SIGUSR2), server.stderr)
 
 
 class StopTest(unittest.TestCase):

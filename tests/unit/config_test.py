@@ -1,12 +1,15 @@
 """The configuration: what a file may say, and what it is told when it says something else."""
 
+import json
 import tempfile
 import unittest
 from pathlib import Path
 from typing import Any, Final
 
 from addrservice.config import (
-    LOCAL_CONFIG, ServiceSettings, Settings, SQLSettings, StoreSettings, load_settings,
+    LOCAL_CONFIG, AuthSettings, JWTSettings, ProfilingSettings, RateLimitSettings,
+    ServiceSettings, Settings, SQLSettings, StoreSettings, TLSSettings, TokenSettings,
+    load_settings,
 )
 from addrservice.errors import ConfigError
 from tests.support import ROOT
@@ -87,10 +90,17 @@ class AcceptedTest(ConfigTestCase):
             'name': 'Ours', 'address': '::1', 'max-body-size': 1, 'max-header-size': 2,
             'idle-connection-timeout': 0.5, 'body-timeout': 1.5, 'max-connections': 3,
             'drain-delay': 2, 'shutdown-deadline': 0, 'cors-origins': ['https://app.example'],
+            'processes': 4, 'stuck-deadline': 5, 'metrics-port': 6, 'metrics-address': '::2',
+            'tls': {'certificate': '/c', 'key': '/k', 'minimum-version': '1.3',
+                    'client-ca': '/a'},
+            'trusted-proxies': ['10.0.0.0/8', '::1'], 'max-in-flight': 7,
+            'rate-limit': {'requests': 8, 'seconds': 0.5},
         }
-        lines = '\n'.join(f'  {key}: {value}' for key, value in values.items())
-        service = self.load(f'{SMALLEST}service:\n{lines}\n').service
+        service = self.load(f'{SMALLEST}service: {json.dumps(values)}').service
         values['cors-origins'] = ('https://app.example',)
+        values['trusted-proxies'] = ('10.0.0.0/8', '::1')
+        values['tls'] = TLSSettings('/c', '/k', '1.3', '/a')
+        values['rate-limit'] = RateLimitSettings(8, 0.5)
         self.assertEqual(list(values.values()),
                          [getattr(service, key.replace('-', '_')) for key in values])
         self.assertEqual(len(values), len(service.__struct_fields__))
@@ -104,10 +114,36 @@ class AcceptedTest(ConfigTestCase):
 
     def test_every_key_of_a_database_can_be_set(self) -> None:
         sql = self.load(LOGGING + 'addr-db: {sql: {dsn: "postgres://a", deadline: 2, '
-                        'connect-timeout: 3, pool-size: 4, statement-cache-size: 0}}').addr_db.sql
+                        'connect-timeout: 3, pool-size: 4, max-waiting: 5, '
+                        'statement-cache-size: 0}}').addr_db.sql
         self.assertEqual(
             SQLSettings(dsn='postgres://a', deadline=2, connect_timeout=3, pool_size=4,
-                        statement_cache_size=0), sql)
+                        max_waiting=5, statement_cache_size=0), sql)
+
+    def test_nobody_is_asked_who_they_are_unless_told(self) -> None:
+        self.assertIsNone(self.load(SMALLEST).auth)
+
+    def test_every_way_to_find_out_who_asks_can_be_named(self) -> None:
+        for text, auth in (
+            ('none', 'none'),
+            ('{tokens: {file: /t}}', AuthSettings(tokens=TokenSettings('/t'))),
+            ('{jwt: {jwks: /j, issuer: i, audience: a}}', AuthSettings(jwt=JWTSettings(
+                '/j', 'i', 'a', leeway=30, algorithms=('RS256', 'ES256')))),
+            ('{jwt: {jwks: /j, issuer: i, audience: a, leeway: 1, algorithms: [PS256]}}',
+             AuthSettings(jwt=JWTSettings('/j', 'i', 'a', 1, ('PS256',)))),
+            ('{custom: {a.B: {c-d: 1}}}', AuthSettings(custom={'a.B': {'c-d': 1}})),
+        ):
+            with self.subTest(auth=text):
+                self.assertEqual(auth, self.load(f'{SMALLEST}auth: {text}').auth)
+
+    def test_profiles_go_to_the_folder_for_such_things_unless_told(self) -> None:
+        """Times in seconds."""
+        self.assertEqual(ProfilingSettings('/tmp', 0.001, 60, False),
+                         self.load(SMALLEST).profiling)
+        self.assertEqual(
+            ProfilingSettings('/p', 0.01, 5, True),
+            self.load(SMALLEST + 'profiling: {folder: /p, interval: 0.01, max-seconds: 5, '
+                      'at-start: true}').profiling)
 
     def test_a_dsn_may_name_all_that_is_not_secret(self) -> None:
         for dsn in (
@@ -222,6 +258,19 @@ class RefusedTest(ConfigTestCase):
             with self.subTest(value=value):
                 self.assert_refused(f'{SMALLEST}service: {{cors-origins: {value}}}',
                                     '$.service.cors-origins')
+
+    def test_what_is_no_network_cannot_be_trusted(self) -> None:
+        for network in ('proxy', '10.0.0.1/8', '10.0.0.0/33', '::/129', ''):
+            with self.subTest(network=network):
+                self.assert_refused(f'{SMALLEST}service: {{trusted-proxies: ["{network}"]}}',
+                                    '$.service')
+
+    def test_there_is_one_way_to_find_out_who_asks(self) -> None:
+        for auth in ('{}', 'tokens', '{tokens: null}', '{custom: {}}', '{custom: {a.B: null, c.D: '
+                     'null}}', '{tokens: {file: /t}, custom: {a.B: null}}', '{tokens: {}}',
+                     '{jwt: {jwks: /j, issuer: i}}', '{basic: {}}', '{tokens: {file: ""}}'):
+            with self.subTest(auth=auth):
+                self.assert_refused(f'{SMALLEST}auth: {auth}', '$.auth')
 
     def test_a_dsn_that_cannot_be_one_is_refused(self) -> None:
         for dsn in (

@@ -7,10 +7,12 @@ from typing import Final, NamedTuple
 
 from addrservice import errors
 from addrservice.errors import (
-    AddressBookError, ConfigError, InvalidEntryError, InvalidInputError, InvalidJSONError,
+    AccessError, AddressBookError, AuthenticatorUnavailableError, BadCredentialsError,
+    ConfigError, ForbiddenError, InvalidEntryError, InvalidInputError, InvalidJSONError,
     InvalidParameterError, KeyReusedError, NewerSchemaError, NicknameTakenError, NothingDoneError,
-    OutcomeUnknownError, PreconditionFailedError, StartError, StoreError, StoreMisconfiguredError,
-    StoreUnavailableError, UnknownNicknameError, Violation,
+    OutcomeUnknownError, OverloadedError, PreconditionFailedError, StartError, StoreError,
+    StoreMisconfiguredError, StoreOverloadedError, StoreUnavailableError, TooManyRequestsError,
+    UnauthenticatedError, UnknownNicknameError, Violation,
 )
 
 TREE_LINE: Final = re.compile(
@@ -30,10 +32,18 @@ EXAMPLES: Final[list[tuple[AddressBookError, str]]] = [
     (KeyReusedError(), 'The Idempotency-Key was used for another entry'),
     (PreconditionFailedError('raga'),
      "The entry 'raga' is not in the state that the request asks for"),
+    (AccessError('Not you', 'not_you'), 'Not you'),
+    (BadCredentialsError('Who are you?'), 'Who are you?'),
+    (UnauthenticatedError('I do not know you'), 'I do not know you'),
+    (ForbiddenError('addressbook:write'), 'The scope addressbook:write is needed'),
+    (AuthenticatorUnavailableError('Nobody can tell'), 'Nobody can tell'),
+    (OverloadedError('Too much'), 'Too much'),
+    (TooManyRequestsError(7), 'Too many requests; try again in 7 s'),
     (StoreError('The store is confused'), 'The store is confused'),
     (StoreUnavailableError('The store is asleep'), 'The store is asleep'),
     (NothingDoneError('The store is busy'), 'The store is busy'),
     (OutcomeUnknownError('The store is gone'), 'The store is gone'),
+    (StoreOverloadedError('There is a queue'), 'There is a queue'),
     (StoreMisconfiguredError('The store knows nobody'), 'The store knows nobody'),
     (StartError('cannot listen'), 'cannot listen'),
     (ConfigError('a.yaml: no such key'), 'a.yaml: no such key'),
@@ -133,6 +143,14 @@ class ErrorMessageTest(unittest.TestCase):
         """Nor is it an entry that is not there: who catches those does not catch these."""
         for cls in (KeyReusedError, PreconditionFailedError):
             self.assertFalse(issubclass(cls, (KeyError, ValueError, StoreError)))
+
+    def test_what_keeps_somebody_out_has_a_code(self) -> None:
+        """As in RFC 6750, 3.1; where no credentials were sent there is none."""
+        self.assertEqual(
+            ['invalid_request', 'invalid_token', None, 'insufficient_scope'],
+            [error.code for error in (
+                BadCredentialsError('?'), UnauthenticatedError('?'),
+                UnauthenticatedError('?', None), ForbiddenError('addressbook:read'))])
 
     def test_a_violation_has_a_path_and_a_message(self) -> None:
         """By these names it goes to the client."""

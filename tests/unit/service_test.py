@@ -775,8 +775,9 @@ class TracingTest(ServiceTestCase):
     async def test_a_refusal_is_seen_in_the_span(self) -> None:
         with self.assertRaises(UnknownNicknameError) as caught:
             await self.service.get_address('nobody')
-        (span,) = self.recorder.spans
-        self.assertEqual('AddressBookService.get_address', span.name)
+        inner, span = self.recorder.spans
+        self.assertEqual(('read', 'AddressBookService.get_address'), (inner.name, span.name))
+        self.assertIs(span, inner.parent)
         self.assertIs(caught.exception, span.error)
 
     async def test_pages_given_up_early_end_their_span_without_an_error(self) -> None:

@@ -49,7 +49,7 @@ class MockedConnectorTestCase(unittest.IsolatedAsyncioTestCase):
 
     async def asyncSetUp(self) -> None:
         self.connector = mock.create_autospec(
-            SQLConnector, instance=True, key_type='KEY', find_table='FIND $1')
+            SQLConnector, instance=True, system='sql', key_type='KEY', find_table='FIND $1')
         self.connector.read.return_value = VERSION
         self.db = SQLAddressBookDB(self.connector, self.settings)
         await self.db.start()
@@ -620,7 +620,7 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
 
     def setUp(self) -> None:
         self.connector = mock.create_autospec(
-            SQLConnector, instance=True, key_type='KEY', find_table='FIND $1')
+            SQLConnector, instance=True, system='sql', key_type='KEY', find_table='FIND $1')
         self.db = SQLAddressBookDB(self.connector, SQLSettings('sqlite:///never/opened'))
         self.enterContext(mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0))
 
@@ -757,7 +757,7 @@ class UpgradeTest(unittest.IsolatedAsyncioTestCase):
         self.tables = 1  # the version; 0 where there are none
         self.nameless = list(self.NAMELESS)
         self.connector = mock.create_autospec(
-            SQLConnector, instance=True, key_type='KEY', find_table='FIND $1')
+            SQLConnector, instance=True, system='sql', key_type='KEY', find_table='FIND $1')
         self.connector.read.side_effect = self.read
         self.connector.write.side_effect = self.write
         self.connector.run_exclusively.side_effect = self.run_exclusively

@@ -1,0 +1,207 @@
+"""Distributed traces by the official OpenTelemetry SDK, sent by OTLP over HTTP.
+
+Whether a trace is kept is decided once, where a request begins; a call inside one that is not kept
+costs a look into a dictionary.
+"""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.environment_variables import (
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_SCHEDULE_DELAY,
+)
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.trace import (
+    NoOpTracer, SpanKind, StatusCode, format_span_id, format_trace_id, set_span_in_context,
+)
+from opentelemetry.trace import Span as SDKSpan
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from addrservice import LOGGER_NAME, __version__
+from addrservice.collectors.opentelemetry import settings
+from addrservice.collectors.opentelemetry.export import (
+    Account, BoundedProcessor, CountingExporter, let_sdk_speak, silence_sdk,
+)
+from addrservice.errors import (
+    AccessError, InvalidInputError, KeyReusedError, NicknameTakenError, PreconditionFailedError,
+    TooManyRequestsError, UnknownNicknameError,
+)
+from addrservice.tracing import AbstractTraceCollector, Kind, Span
+
+STOP_DEADLINE: Final = 2.0  # seconds
+
+_KINDS: Final[Mapping[Kind, SpanKind]] = {
+    'internal': SpanKind.INTERNAL,
+    'server': SpanKind.SERVER,
+    'store': SpanKind.INTERNAL,
+    'client': SpanKind.CLIENT,
+}
+
+# Answers that a client has brought upon itself; nothing has failed.
+_REFUSALS: Final = (
+    AccessError, InvalidInputError, KeyReusedError, NicknameTakenError, PreconditionFailedError,
+    TooManyRequestsError, UnknownNicknameError,
+)
+
+_NOTHING_ABOVE: Final = Context()
+
+
+class _Open(NamedTuple):
+    """A call that is still running, in a trace that is kept.
+
+    :param offset: nanoseconds from ``time.perf_counter_ns`` to the epoch; one for all of a trace,
+        so that its spans fit each other, and another one for the next, because clocks are set
+    """
+
+    span: SDKSpan
+    offset: int
+
+
+class OpenTelemetryCollector(AbstractTraceCollector):
+    """Sends the traces that are kept, and takes part in those that clients have begun.
+
+    Whatever is not told here is as the SDK's environment variables (``OTEL_...``) and its defaults
+    have it; what is told here wins. The process's global tracer provider is left alone.
+
+    :param endpoint: URL to send to; one without a path gets that of OTLP, ``/v1/traces``
+    :param sampling: share of the traces begun here that is kept, from 0 to 1; of a trace that a
+        client has begun the client has said whether it is kept
+    :param service_name: what the service is called in the traces
+    :param timeout: seconds in which an export has to be taken, tries included
+    :param headers_file: file of ``Name: value`` lines to send along, such as a token
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        sampling: float | None = None,
+        service_name: str | None = None,
+        timeout: float | None = None,
+        headers_file: str | None = None,
+    ) -> None:
+        rate = settings.share(sampling)
+        self._queue_settings = _queue_settings()
+        self._account = Account(self._queue_settings['max_queue_size'],
+                                logging.getLogger(f'{LOGGER_NAME}.opentelemetry'))
+        self._exporter = CountingExporter(
+            self._account, settings.endpoint(endpoint), settings.seconds(timeout),
+            settings.headers(headers_file))
+        self._provider = TracerProvider(
+            sampler=None if rate is None else ParentBasedTraceIdRatio(rate),
+            resource=_resource(settings.name_of_service(service_name)), shutdown_on_exit=False)
+        self._tracer = self._provider.get_tracer(LOGGER_NAME, __version__)
+        self._is_disabled = isinstance(self._tracer, NoOpTracer)  # OTEL_SDK_DISABLED
+        self._propagator = TraceContextTextMapPropagator()
+        self._open: dict[Span, _Open] = {}
+
+    def start(self) -> None:
+        """Begins to send."""
+        if not self._is_disabled:
+            silence_sdk()
+            self._provider.add_span_processor(
+                BoundedProcessor(self._account, self._exporter, **self._queue_settings))
+
+    def enter(self, span: Span) -> None:
+        """A trace begins, or one that is kept goes on."""
+        if span.kind == 'server' or span.parent is None:
+            self._begin(span)
+        elif (above := self._open.get(span.parent)) is not None:
+            context = set_span_in_context(above.span, _NOTHING_ABOVE)
+            made = self._tracer.start_span(
+                span.name, context, _KINDS[span.kind], start_time=span.start_ns + above.offset)
+            self._open[span] = _Open(made, above.offset)
+
+    def _begin(self, span: Span) -> None:
+        if self._is_disabled:
+            return
+        offset = time.time_ns() - time.perf_counter_ns()
+        above = self._propagator.extract(span.carrier, _NOTHING_ABOVE)
+        made = self._tracer.start_span(
+            span.name, above, _KINDS[span.kind], start_time=span.start_ns + offset)
+        context = made.get_span_context()
+        span.trace_id = format_trace_id(context.trace_id)
+        span.traceresponse = (f'00-{span.trace_id}-{format_span_id(context.span_id)}'
+                              f'-{context.trace_flags:02x}')
+        if made.is_recording():
+            self._open[span] = _Open(made, offset)
+
+    def exit(self, span: Span) -> None:
+        """One that is kept goes to those that wait to be sent."""
+        mine = self._open.pop(span, None)
+        if mine is None:
+            return
+        mine.span.update_name(span.name)
+        mine.span.set_attributes(span.attributes)
+        error, failed = _outcome(span)
+        if error is not None:
+            mine.span.set_attribute('error.type', error)
+        if failed:
+            mine.span.set_status(StatusCode.ERROR)
+        mine.span.end(span.end_ns + mine.offset)
+
+    def stop(self) -> str | None:
+        """Sends what waits, for two seconds at the most, and says what became of all."""
+        ending = threading.Thread(target=self._end, daemon=True, name='end of traces')
+        ending.start()
+        ending.join(STOP_DEADLINE)
+        return self._account.report()
+
+    def _end(self) -> None:
+        self._provider.shutdown()
+        let_sdk_speak()
+
+
+def _outcome(span: Span) -> tuple[str | None, bool]:
+    """The type of what left a call, never its message, and whether that is a failure.
+
+    Of a request its status decides (OpenTelemetry, "Semantic conventions for HTTP spans").
+    """
+    status = span.attributes.get('http.response.status_code')
+    error = None if span.error is None else _type_name(span.error)
+    if span.kind != 'server' or status is None:
+        return error, error is not None and not isinstance(span.error, _REFUSALS)
+    if int(status) < 500:
+        return None, False
+    return error or str(status), True
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == 'builtins' else (
+        f'{kind.__module__}.{kind.__qualname__}')
+
+
+def _resource(told: Mapping[str, str]) -> Resource:
+    """Who sends: by itself, by the environment, by the configuration, which wins."""
+    return Resource.create({
+        'service.name': LOGGER_NAME,
+        'service.version': __version__,
+        'service.instance.id': str(uuid.uuid4()),
+        'process.pid': os.getpid(),
+        **OTELResourceDetector().detect().attributes,
+        **told,
+    })
+
+
+def _queue_settings() -> dict[str, int]:
+    """How many wait, how many go at once, and how often (ms).
+
+    :raises ValueError: the environment has bad ones
+    """
+    queue = settings.number_from_environment(OTEL_BSP_MAX_QUEUE_SIZE, 2048)
+    batch = settings.number_from_environment(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, min(queue, 512))
+    if batch > queue:
+        raise ValueError(f'{OTEL_BSP_MAX_EXPORT_BATCH_SIZE} must be {queue} or less')
+    return {
+        'max_queue_size': queue,
+        'max_export_batch_size': batch,
+        'schedule_delay_millis': settings.number_from_environment(OTEL_BSP_SCHEDULE_DELAY, 5000),
+    }

@@ -1,0 +1,169 @@
+"""The way out: spans wait in a queue that cannot grow, and a thread of their own sends them."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import requests
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+
+REPORT_INTERVAL: Final = 60.0  # seconds
+
+# What the SDK says about each export that fails, and about what clients send in tracestate.
+_TALKATIVE: Final = (
+    'opentelemetry.exporter.otlp.proto.http.trace_exporter',
+    'opentelemetry.trace.propagation.tracecontext',
+    'opentelemetry.trace.span',
+)
+
+
+class Account:
+    """What became of the spans. Tells the log of losses, once a minute at the most.
+
+    :param limit: spans that may wait to be sent
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        logger: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._logger = logger
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._exported = 0
+        self._lost = 0
+        self._told = 0  # of those lost
+        self._silent_until = -1.0
+
+    def admit(self) -> bool:
+        """Whether one more may wait; if not, it is lost."""
+        with self._lock:
+            admitted = self._waiting < self._limit
+            self._waiting += admitted
+        if not admitted:
+            self._lose(1, f'{self._limit} wait already')
+        return admitted
+
+    def settle(self, count: int, failure: str | None) -> None:
+        """Some that have waited are sent now, or lost.
+
+        :param failure: why they are lost
+        """
+        with self._lock:
+            self._waiting -= count
+            self._exported += 0 if failure else count
+        if failure:
+            self._lose(count, failure)
+
+    def _lose(self, count: int, reason: str) -> None:
+        with self._lock:
+            self._lost += count
+            now = self._clock()
+            if now < self._silent_until:
+                return
+            self._silent_until = now + REPORT_INTERVAL
+            untold, self._told = self._lost - self._told, self._lost
+        self._logger.warning('spans lost: %d; the last: %s', untold, reason)
+
+    def report(self) -> str | None:
+        """How it ended; what waits still is lost. None where there was nothing."""
+        lost = self._lost + self._waiting
+        if not self._exported and not lost:
+            return None
+        return f'{self._exported} spans exported, {lost} dropped'
+
+
+class BoundedProcessor(BatchSpanProcessor):
+    """Refuses what does not fit the queue, where the SDK's would drop others and log each."""
+
+    def __init__(self, account: Account, exporter: OTLPSpanExporter, **settings: Any) -> None:
+        super().__init__(exporter, **settings)
+        self._account = account
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._account.admit():
+            super().on_end(span)
+
+
+class CountingExporter(OTLPSpanExporter):
+    """Sends spans and keeps the account of them."""
+
+    def __init__(
+        self,
+        account: Account,
+        endpoint: str | None,
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self._attempts = _Session()
+        super().__init__(
+            endpoint=endpoint, timeout=timeout, headers=headers, session=self._attempts)
+        self._account = account
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        sent = result is SpanExportResult.SUCCESS
+        self._account.settle(len(spans), None if sent else self._attempts.failure)
+        return result
+
+
+class _Session(requests.Session):
+    """Sends one export, once; keeps in mind why the last attempt failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure = 'it could not be sent'
+        self.auth = _as_it_is  # else ~/.netrc would replace what headers-file has
+        self.stream = True  # else a body without an end would be read to its end
+        self.hooks['response'] = [_close]
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        try:
+            response = super().send(request, **options)
+        except Exception as error:
+            self.failure = _root_cause(error)
+            raise
+        if not 200 <= response.status_code < 300:
+            self.failure = f'status {response.status_code}'
+        if 300 <= response.status_code < 400:  # the SDK would take it for a success
+            raise requests.TooManyRedirects(response=response)
+        return response
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _close(response: requests.Response, **_: Any) -> None:
+    response.close()
+
+
+def _root_cause(error: BaseException) -> str:
+    """What was behind it, without what it was about: a URL may have a secret in it."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return str(getattr(error, 'strerror', None) or type(error).__name__)
+
+
+def silence_sdk() -> None:
+    """Keeps the SDK from a log line per failed export and per odd request."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_refuse)
+
+
+def let_sdk_speak() -> None:
+    """Undoes that."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).removeFilter(_refuse)
+
+
+def _refuse(record: logging.LogRecord) -> bool:
+    return False

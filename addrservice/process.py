@@ -1,0 +1,277 @@
+"""The life of a process that serves: composition, signals, start, reload and drain."""
+
+import argparse
+import asyncio
+import faulthandler
+import logging
+import logging.config
+import os
+import signal
+import ssl
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from socket import AF_UNIX, socket
+from typing import Final
+
+from tornado.netutil import bind_sockets
+
+from addrservice import LOGGER_NAME, systemd, tls
+from addrservice.app import (
+    make_addrservice_app, make_operator_application, make_overflow_application,
+)
+from addrservice.auth import create_authenticator
+from addrservice.config import Settings
+from addrservice.errors import ConfigError, StartError
+from addrservice.gate import Gate
+from addrservice.http_server import BACKLOG, AddressBookHTTPServer
+from addrservice.profiling import SamplingProfiler
+from addrservice.service import AddressBookService
+from addrservice.tracing import AbstractTraceCollector, collecting, create_collector
+from addrservice.workers import Listeners, WorkerLink
+
+# How often a worker's event loop says that it turns, in the time after which it counts as stuck.
+BEATS: Final = 4
+
+
+class Process:
+    """One process that serves, alone or among others.
+
+    :param settings: the configuration
+    :param options: those of the command line
+    :param link: to the supervisor, where there is one
+    :raises StartError: the settings cannot be used
+    """
+
+    def __init__(
+        self, settings: Settings, options: argparse.Namespace, link: WorkerLink | None
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._link = link
+        configure_logging(settings, options.config)
+        self._logger = logging.getLogger(LOGGER_NAME)
+        self._collectors = create_collectors(settings, options.config)
+        self._gate = create_gate(settings, options.config)
+        make_tls_context(settings)  # so that what cannot be used stops the start at once
+
+    async def run(self) -> None:
+        """Starts the service, waits for a signal, drains.
+
+        :raises StartError: the store can never be used, or the port is taken
+        """
+        stop = Stop(is_worker=self._link is not None)
+        async with AsyncExitStack() as stack:
+            signs_of_life = asyncio.create_task(self._give_signs_of_life(stop))
+            stack.callback(signs_of_life.cancel)
+            service, server, listeners = await self._start(stack)
+            self._obey_signals(server, stack)
+            self._tell_ready(listeners)
+            await stop.wait()
+            systemd.notify('STOPPING=1')
+            await self._drain(service, server, 0 if stop.in_haste else None)
+
+    async def _start(
+        self, stack: AsyncExitStack
+    ) -> tuple[AddressBookService, AddressBookHTTPServer, Listeners]:
+        limits, debug = self._settings.service, self._options.debug
+        stack.enter_context(collecting(self._collectors, self._logger))
+        service, application = make_addrservice_app(self._settings, debug, self._gate)
+        await service.start()
+        stack.push_async_callback(service.stop)
+        await service.status()  # so that the log tells at once if the store cannot be used
+        self._watch(service)
+        await self._gate.start()
+        stack.push_async_callback(self._gate.stop)
+        overflow = make_overflow_application(service, limits, debug)
+        operators = make_operator_application(service, limits, debug, self._collectors)
+        context = make_tls_context(self._settings)
+        server = AddressBookHTTPServer(application, overflow, limits, context)
+        metrics = AddressBookHTTPServer(operators, overflow, limits)
+        listeners = self._link.listeners if self._link else listen(self._settings, self._options)
+        stack.push_async_callback(metrics.drain, 0)  # to the last, it tells that all others end
+        metrics.add_sockets(listeners.metrics)
+        server.add_sockets(listeners.http)
+        return service, server, listeners
+
+    def _watch(self, service: AddressBookService) -> None:
+        for name, read in service.gauges().items():
+            for collector in self._collectors:
+                collector.watch(name, read)
+
+    def _tell_ready(self, listeners: Listeners) -> None:
+        if self._link is not None:
+            self._link.tell_ready()
+        else:
+            print_start_line(self._settings, listeners)
+            systemd.notify('READY=1')
+        for listener in listeners.http:
+            self._logger.info('listening on %s port %d', *listener.getsockname()[:2])
+
+    async def _give_signs_of_life(self, stop: 'Stop') -> None:
+        """Tells the supervisor, or systemd, that the event loop turns; drains if there is none."""
+        if self._link is None:
+            await systemd.watchdog()
+            return
+        try:
+            while True:
+                self._link.beat()
+                await asyncio.sleep(self._settings.service.stuck_deadline / BEATS)
+        except BrokenPipeError:
+            self._logger.error('the supervisor is gone')
+            stop.set()
+
+    def _obey_signals(self, server: AddressBookHTTPServer, stack: AsyncExitStack) -> None:
+        """Has SIGUSR1 start and stop a profile, and SIGHUP read files anew."""
+        loop = asyncio.get_running_loop()
+        profiler = SamplingProfiler(self._settings.profiling, self._logger)
+        stack.callback(profiler.close)
+        if self._settings.profiling.at_start:
+            profiler.toggle()
+        loop.add_signal_handler(signal.SIGUSR1, profiler.toggle)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, server)
+
+    def _reload(self, server: AddressBookHTTPServer) -> None:
+        """Reads tokens and certificates anew; all stays as it is if some cannot be used."""
+        systemd.notify(systemd.reloading())
+        try:
+            context = make_tls_context(self._settings)
+            self._gate.reload()
+            server.ssl_options = context
+        except ConfigError as error:
+            self._logger.error('not reloaded: %s', error)
+        else:
+            self._logger.info('tokens and certificates reloaded')
+        systemd.notify('READY=1')
+
+    async def _drain(
+        self, service: AddressBookService, server: AddressBookHTTPServer, delay: float | None
+    ) -> None:
+        """Not ready; a pause for load balancers to notice; the end of listening and of requests.
+
+        :param delay: seconds of the pause; the configured ones unless told
+        """
+        limits = self._settings.service
+        self._logger.info('draining')
+        service.drain()
+        unfinished = await server.drain(
+            limits.shutdown_deadline, limits.drain_delay if delay is None else delay)
+        if unfinished:
+            self._logger.warning('%d requests were cut off at the deadline', unfinished)
+        self._logger.info('drained')
+
+
+class Stop:
+    """Comes with the first of the signals that end a process: SIGTERM, SIGINT, SIGUSR2.
+
+    A second one ends it at once; but not a worker, whose supervisor sees to that: signals to a
+    whole group of processes would reach it twice.
+
+    :ivar in_haste: whether there is no load balancer to wait for, for others go on (SIGUSR2)
+    """
+
+    def __init__(self, is_worker: bool) -> None:
+        self._event = asyncio.Event()
+        self._is_worker = is_worker
+        self.in_haste = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+
+    def set(self) -> None:
+        """Has the process end."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Waits for the signal."""
+        await self._event.wait()
+
+    def _on_signal(self, number: int) -> None:
+        if self._event.is_set() and not self._is_worker:
+            os._exit(128 + number)
+        self.in_haste = number == signal.SIGUSR2
+        self.set()
+
+
+def configure_logging(settings: Settings, config: Path) -> None:
+    """Sets up logging, and the stacks of all threads on standard error for SIGABRT.
+
+    :raises ConfigError: the section cannot be used
+    """
+    faulthandler.enable()
+    try:
+        logging.config.dictConfig(settings.logging)
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        reason = f'{error}: {error.__cause__}' if error.__cause__ else error
+        raise ConfigError(f'{config}: logging: {reason}') from error
+
+
+def create_collectors(settings: Settings, config: Path) -> list[AbstractTraceCollector]:
+    """The collectors that the configuration names.
+
+    :raises ConfigError: one cannot be made
+    """
+    try:
+        return [create_collector(path, values) for path, values in settings.tracing.items()]
+    except ValueError as error:
+        raise ConfigError(f'{config}: tracing: {error}') from error
+
+
+def create_gate(settings: Settings, config: Path) -> Gate:
+    """What lets requests in.
+
+    :raises ConfigError: the authenticator cannot be made
+    """
+    try:
+        return Gate(settings.service, create_authenticator(settings.auth))
+    except ValueError as error:
+        raise ConfigError(f'{config}: auth: {error}') from error
+
+
+def make_tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """What it takes to speak HTTPS; None where HTTP is spoken.
+
+    :raises ConfigError: a file cannot be used
+    """
+    return None if settings.service.tls is None else tls.make_context(settings.service.tls)
+
+
+def listen(settings: Settings, options: argparse.Namespace) -> Listeners:
+    """Listens on what systemd has opened, or else on what the configuration has.
+
+    :raises StartError: a port is taken, or everybody would be let in
+    """
+    inherited = systemd.inherited_sockets()
+    limits = settings.service
+    http = inherited.get('http') or _bind(options.address or limits.address, options.port)
+    metrics = inherited.get('metrics', [])
+    if not metrics and limits.metrics_port is not None:
+        metrics = _bind(limits.metrics_address, limits.metrics_port)
+    if settings.auth is None:
+        _check_loopback(http)
+    return Listeners(http, metrics)
+
+
+def _bind(address: str, port: int) -> list[socket]:
+    try:
+        return bind_sockets(port, address, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one of a host
+        reason = getattr(error, 'strerror', error)
+        raise StartError(f'cannot listen on {address} port {port}: {reason}') from error
+
+
+def _check_loopback(sockets: list[socket]) -> None:
+    """Refuses an address that others can reach, unless somebody has said that all may come in."""
+    for listener in sockets:
+        if listener.family != AF_UNIX:
+            address = listener.getsockname()[0]
+            if not ip_address(address.partition('%')[0]).is_loopback:
+                raise StartError(f'listening on {address} would let everybody in: configure '
+                                 '`auth`, or say `auth: none`')
+
+
+def print_start_line(settings: Settings, listeners: Listeners) -> None:
+    """Tells who has started the service where it listens."""
+    for name, sockets in (('', listeners.http), (' metrics', listeners.metrics)):
+        for listener in sockets[:1]:
+            port = listener.getsockname()[1]
+            print(f'Starting {settings.service.name}{name} on port {port} ...', flush=True)

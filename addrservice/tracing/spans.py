@@ -1,0 +1,238 @@
+"""Spans, and the collectors that are told of them."""
+
+import asyncio
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from logging import Logger
+from types import TracebackType
+from typing import Any, Final, Literal
+
+from addrservice.plugins import create_plugin
+
+Kind = Literal['internal', 'server', 'store', 'client']
+Attribute = str | int | float
+
+_NOTHING: Final[Mapping[str, str]] = {}
+_NO_SPAN: Final = contextlib.nullcontext()
+
+
+class Span:
+    """One call of a traced function, one request, one operation of the store or one statement.
+
+    :param name: a function's qualified name, or what ``trace`` was told; method and route of a
+        request; the operation; a statement's first word and its table
+    :param kind: ``internal`` for a call, ``server`` for a request, ``store`` for an operation of
+        the store, ``client`` for a statement
+    :param parent: the span in which it was made, if any
+    :param carrier: the header fields of a request, whatever their case
+
+    ``start_ns`` and ``end_ns`` are nanoseconds of ``time.perf_counter_ns`` (``end_ns`` is 0 while
+    the call runs), ``task`` is the asyncio task that made the call, ``error`` the exception that
+    left it. ``attributes`` may grow until the exit; their names are those of OpenTelemetry's
+    semantic conventions. The last two are for a collector to set when a request is entered:
+    ``trace_id``, 32 hex digits, for log and metrics, and ``traceresponse``, for the answer.
+    """
+
+    __slots__ = ('name', 'kind', 'parent', 'task', 'error', 'start_ns', 'end_ns', 'attributes',
+                 'carrier', 'trace_id', 'traceresponse')
+
+    def __init__(
+        self,
+        name: str,
+        parent: 'Span | None',
+        kind: Kind = 'internal',
+        carrier: Mapping[str, str] = _NOTHING,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.parent = parent
+        self.task = _current_task()
+        self.error: BaseException | None = None
+        self.attributes: dict[str, Attribute] = {}
+        self.carrier = carrier
+        self.trace_id: str | None = None
+        self.traceresponse: str | None = None
+        self.start_ns = time.perf_counter_ns()
+        self.end_ns = 0
+
+    @property
+    def duration_ns(self) -> int:
+        """Nanoseconds from entry to exit."""
+        return self.end_ns - self.start_ns
+
+
+class AbstractTraceCollector(ABC):
+    """Is told of every span. It may see everything and hurt nothing: what it raises is logged.
+
+    Its constructor takes the settings from the configuration as keyword arguments, with
+    underscores for hyphens; for a bad one it raises ``ValueError``.
+    """
+
+    def start(self) -> None:
+        """Tracing begins. Called once, in the event loop of the service."""
+
+    @abstractmethod
+    def enter(self, span: Span) -> None:
+        """A call begins."""
+
+    @abstractmethod
+    def exit(self, span: Span) -> None:
+        """A call has ended, by a return or by an exception."""
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """Is offered a value that may be read at any time."""
+
+    def expose(self, accept: str) -> tuple[str, bytes] | None:
+        """What a scraper gets: its media type, and the text; None where there is nothing to tell.
+
+        :param accept: the media types that it would take (RFC 9110, 12.5.1)
+        """
+        return None
+
+    def stop(self) -> str | None:
+        """Tracing ends: writes out what is left and may give a report for the log."""
+        return None
+
+
+def create_collector(path: str, settings: Mapping[str, Any] | None) -> AbstractTraceCollector:
+    """A collector from the dotted path of its class and its settings.
+
+    :raises ValueError: there is no such class, it is no collector, or it refuses the settings
+    """
+    # mypy knows no way to tell that a base class is only compared with.
+    return create_plugin(path, settings, AbstractTraceCollector)  # type: ignore[type-abstract]
+
+
+@contextlib.contextmanager
+def collecting(collectors: Sequence[AbstractTraceCollector], logger: Logger) -> Iterator[None]:
+    """Keeps collectors in force; at the end stops them and logs their reports."""
+    global tracer
+    previous, tracer = tracer, Tracer(collectors, logger) if collectors else None
+    mine = tracer
+    if mine is not None:
+        mine.start()
+    try:
+        yield
+    finally:
+        tracer = previous
+        if mine is not None:
+            mine.stop()
+
+
+class Tracer:
+    """Tells the collectors in force, and keeps what they raise from the traced call."""
+
+    def __init__(self, collectors: Sequence[AbstractTraceCollector], logger: Logger) -> None:
+        self._collectors = collectors
+        self._logger = logger
+        self._failures: Counter[int] = Counter()  # by id: not every collector can be hashed
+
+    def enter(self, span: Span) -> Span:
+        for collector in self._collectors:
+            try:
+                collector.enter(span)
+            except Exception:
+                self._log_failure(collector)
+        return span
+
+    def exit(self, span: Span) -> None:
+        span.end_ns = time.perf_counter_ns()
+        for collector in self._collectors:
+            try:
+                collector.exit(span)
+            except Exception:
+                self._log_failure(collector)
+
+    def start(self) -> None:
+        for collector in self._collectors:
+            try:
+                collector.start()
+            except Exception:
+                self._log_failure(collector)
+
+    def stop(self) -> None:
+        for collector in self._collectors:
+            try:
+                report = collector.stop()
+            except Exception:
+                self._log_failure(collector)
+            else:
+                if report:
+                    self._logger.info('%s\n%s', type(collector).__name__, report)
+        for collector in self._collectors:
+            if failures := self._failures[id(collector)]:
+                self._logger.error('%s failed %d times', type(collector).__name__, failures)
+
+    def _log_failure(self, collector: AbstractTraceCollector) -> None:
+        self._failures[id(collector)] += 1
+        if self._failures[id(collector)] == 1:  # the rest is counted: there may be two a call
+            self._logger.exception('%s failed', type(collector).__name__)
+
+
+tracer: Tracer | None = None
+current_span: ContextVar[Span | None] = ContextVar('current_span', default=None)
+
+
+class Traced:
+    """A block of code as a span; what is called inside becomes its child."""
+
+    __slots__ = ('_tracer', '_span', '_token')
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = current_span.set(self._tracer.enter(self._span))
+        return self._span
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._span.error = error
+        current_span.reset(self._token)
+        self._tracer.exit(self._span)
+
+
+def span(
+    name: str, kind: Kind, attributes: Mapping[str, Attribute]
+) -> contextlib.AbstractContextManager[object]:
+    """A block of code as a span, where a decorator will not do."""
+    if tracer is None:
+        return _NO_SPAN
+    made = Span(name, current_span.get(), kind)
+    made.attributes.update(attributes)
+    return Traced(tracer, made)
+
+
+def begin_request(name: str, carrier: Mapping[str, str]) -> Span | None:
+    """Enters the span of a request; what this task calls from now on becomes its child.
+
+    :param carrier: the header fields of the request
+    :return: None where nobody wants to know
+    """
+    if tracer is None:
+        return None
+    made = tracer.enter(Span(name, None, 'server', carrier))
+    current_span.set(made)
+    return made
+
+
+def end_request(span: Span) -> None:
+    """Leaves the span of a request."""
+    if tracer is not None:
+        tracer.exit(span)
+
+
+def _current_task() -> 'asyncio.Task[Any] | None':
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop in this thread
+        return None
