@@ -173,13 +173,17 @@ class Result(unittest.TextTestResult):
         sys.unraisablehook = sys.__unraisablehook__
 
 
-def conclude(result: Result) -> int:
+def conclude(result: Result, no_skips: bool) -> int:
     """Prints how many passed and failed, as the last line; returns the exit status."""
     if result.unraised:
         say(f'{result.unraised} failed outside of a test: see "Exception ignored" above')
     passed = result.passed + len(result.expectedFailures)
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     failed += result.unraised
+    if no_skips:
+        for case, reason in result.skipped:
+            say(f'{case.id()} was skipped: {reason}')
+        failed += len(result.skipped)
     skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
     print(f'{passed} passed, {failed} failed{skipped}', flush=True)
     return 1 if failed else 0
@@ -201,7 +205,7 @@ def test(options: argparse.Namespace) -> int:
         resultclass=Result,  # type: ignore[arg-type]  # typeshed makes the stream's type invariant
     ).run(suite)
     assert isinstance(result, Result)
-    return conclude(result)
+    return conclude(result, options.no_skips)
 
 
 def call(*module: str) -> int:
@@ -218,7 +222,7 @@ def check(options: argparse.Namespace) -> int:
 def coverage(options: argparse.Namespace) -> int:
     """Runs all tests and reports what they reach; a failed test counts before a gap."""
     call('coverage', 'erase')
-    tests = call('coverage', 'run', 'run.py', 'test')
+    tests = call('coverage', 'run', 'run.py', 'test', *['--no-skips'] * options.no_skips)
     gaps = call('coverage', 'report')
     html = call('coverage', 'html') if options.html else 0
     return tests or gaps or html
@@ -241,6 +245,10 @@ def parse(args: list[str]) -> argparse.Namespace:
     command = commands.add_parser('coverage', help='run the tests and show what they do not reach')
     command.set_defaults(run=coverage)
     command.add_argument('--html', action='store_true', help='write the report to htmlcov/ too')
+    for name in ('test', 'coverage'):
+        commands.choices[name].add_argument(
+            '--no-skips', action='store_true',
+            help='fail where a test is skipped for want of a program, as PostgreSQL or nginx')
     return parser.parse_args(args)
 
 

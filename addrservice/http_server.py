@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -18,7 +19,7 @@ from tornado.httputil import (
     HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine,
 )
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
 from addrservice.base_handler import MAX_DISCARDED
@@ -116,14 +117,17 @@ class AddressBookHTTPServer(HTTPServer):
             return False
         connection.setblocking(False)
         try:
+            connection.getpeername()  # who is gone already would make TLS stumble
             self._handle_connection(connection, address)
-        except OSError:  # with TLS, one that is gone already (ssl.SSLError is one)
+        except OSError:  # ssl.SSLError is one
             connection.close()
         return True
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serves a new connection, unless there are too many even to say so."""
         _answer_bad_requests_as_json(stream)
+        if isinstance(stream, SSLIOStream):
+            _say_farewell(stream)
         excess = len(self._connections) - self.max_connections
         if excess < 0:
             super().handle_stream(stream, address)
@@ -238,6 +242,18 @@ def _answer_bad_requests_as_json(stream: IOStream) -> None:
         return write(BAD_REQUEST if data == TORNADO_BAD_REQUEST else data)
 
     stream.write = write_json  # type: ignore[method-assign]  # Tornado offers no other place
+
+
+def _say_farewell(stream: SSLIOStream) -> None:
+    """Has a TLS connection end with ``close_notify`` (RFC 8446, 6.1), which Tornado leaves out."""
+    close_fd = stream.close_fd
+
+    def close() -> None:
+        with suppress(OSError):  # it wants to read the client's, too: not waited for
+            stream.socket.unwrap()
+        close_fd()
+
+    stream.close_fd = close  # type: ignore[method-assign]  # Tornado offers no other place
 
 
 def _spare_files() -> int:

@@ -52,6 +52,14 @@ class Case(unittest.TestCase):
     def test_fixed(self): pass
 """
 
+SKIPPED = """
+import unittest
+class Case(unittest.TestCase):
+    def test_one(self): pass
+    @unittest.skip('no nginx here')
+    def test_two(self): pass
+"""
+
 WARNING = """
 import unittest, warnings
 class Case(unittest.TestCase):
@@ -378,6 +386,14 @@ class CommandTest(SetUpOffTestCase):
         """Errors and unexpected successes fail, expected failures pass, skipped ones are named."""
         self.checkout.write_test('unit', FAILING)
         self.assert_outcome(self.run_py('test'), 1, '2 passed, 4 failed, 1 skipped')
+
+    def test_a_skipped_test_fails_where_none_may_be(self) -> None:
+        """With --no-skips, which names it and its reason."""
+        self.checkout.write_test('unit', SKIPPED)
+        self.assert_outcome(self.run_py('test'), 0, '1 passed, 0 failed, 1 skipped')
+        done = self.run_py('test', '--no-skips')
+        self.assert_outcome(done, 1, '1 passed, 1 failed, 1 skipped')
+        self.assertIn('tests.unit.some_test.Case.test_two was skipped: no nginx here', done.stderr)
 
     def test_a_module_that_cannot_be_imported_fails(self) -> None:
         """A broken test module is a failure, not an absence of tests."""
