@@ -30,7 +30,7 @@ The built-in parents are those a Python reader expects. Catch the classes of thi
 ``KeyError`` or ``ValueError`` may be a bug.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -44,6 +44,11 @@ class Violation(NamedTuple):
 
     path: str
     message: str
+
+
+def json_pointer(path: Iterable[str | int]) -> str:
+    """The JSON Pointer (RFC 6901) to a place, as in ``/phoneNumbers/0/kind``."""
+    return ''.join('/' + str(step).replace('~', '~0').replace('/', '~1') for step in path)
 
 
 class AddressBookError(Exception):

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from addrservice.validation import json_pointer
+from addrservice.errors import json_pointer
 from tests import wire
 from tests.entries import (
     NUMBERS, OBJECTS, REQUIRED, Place, at, full_entry, places, replaced, without,

@@ -16,8 +16,8 @@ import orjson
 
 from addrservice.addressbook_db import StoredEntry
 from addrservice.addressbook_db.abstract import now
-from addrservice.errors import InvalidEntryError, InvalidJSONError, Violation
-from addrservice.validation import json_pointer, parse_json, serialise_entry
+from addrservice.errors import InvalidEntryError, InvalidJSONError, Violation, json_pointer
+from addrservice.validation import parse_json, serialise_entry
 
 # Bytes of a line. The largest entry that there can be takes 2.5 MB of it.
 MAX_LINE: Final = 4 * 1024 * 1024

@@ -16,7 +16,7 @@ import orjson
 from addrservice.errors import StoreError, StoreMisconfiguredError, StoreUnavailableError
 from addrservice.transfer.exporting import Lines
 from addrservice.transfer.lines import to_line
-from addrservice.transfer.retrying import PAUSE, BusyError, persistently
+from addrservice.transfer.retrying import BusyError, persistently
 
 TIMEOUT: Final = 10  # seconds that the service has to take a connection, or to send something
 FIRST_PAGE: Final = '/addressbook?limit=1000'
@@ -29,6 +29,7 @@ PASSING: Final = frozenset({
     HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT})
 
+_SECONDS: Final = re.compile('[0-9]{1,9}')
 _NEXT: Final = re.compile(r'<(?:https?://[^/>]*)?(/addressbook\?[^>]*)>; *rel="?next"?')
 
 
@@ -109,8 +110,10 @@ class AddressBookClient:
         message = f'{self._url}: {answer.status} {answer.reason}'
         if answer.status not in PASSING:
             return StoreMisconfiguredError(message)
-        pause = answer.headers.get('Retry-After', '')
-        return BusyError(message, min(int(pause), MAX_PAUSE) if pause.isdecimal() else PAUSE)
+        pause = _SECONDS.fullmatch(answer.headers.get('Retry-After', ''))
+        if pause is None:
+            return StoreUnavailableError(message)
+        return BusyError(message, min(int(pause[0]), MAX_PAUSE))
 
     def _book(self, body: bytes) -> dict[str, Any]:
         with suppress(orjson.JSONDecodeError):

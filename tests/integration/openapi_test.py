@@ -15,11 +15,11 @@ from tornado.web import RequestHandler
 from addrservice import ENTRY_SCHEMA
 from addrservice.app import API, PAGES
 from addrservice.base_handler import BaseRequestHandler
+from addrservice.explanation import explain
 from addrservice.openapi import describe
 from addrservice.openapi.components import EXAMPLE_ID, EXAMPLE_KEY
 from addrservice.openapi.operations import OPERATIONS
 from addrservice.parameters import IDEMPOTENCY_KEY, QUERY
-from addrservice.validation import explain
 from tests.entries import KINDS, NUMBERS, OBJECTS, REQUIRED, TEXTS, full_entry, replaced, without
 from tests.support import JSON, address
 from tests.wire import SMALL, UNKNOWN_ID, WireTestCase, request

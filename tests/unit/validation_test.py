@@ -13,10 +13,11 @@ from typing import Any, Final
 from hypothesis import configuration, given, settings, strategies as st
 
 from addrservice import ENTRY_SCHEMA
-from addrservice.errors import InvalidEntryError, InvalidInputError, InvalidJSONError, Violation
-from addrservice.validation import (
-    MAX_VIOLATIONS, explain, json_pointer, parse_json, serialise_entry,
+from addrservice.errors import (
+    InvalidEntryError, InvalidInputError, InvalidJSONError, Violation, json_pointer,
 )
+from addrservice.explanation import MAX_VIOLATIONS, explain
+from addrservice.validation import parse_json, serialise_entry
 from tests.entries import (
     ADDRESS, ARRAYS, EMAIL_ADDRESS, KINDS, LONGEST_EMAIL, NUMBERS, OBJECTS, REQUIRED, TEXTS,
     Place, at, full_entry, places, replaced, without,
