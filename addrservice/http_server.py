@@ -249,7 +249,7 @@ def _say_farewell(stream: SSLIOStream) -> None:
     close_fd = stream.close_fd
 
     def close() -> None:
-        with suppress(OSError):  # it wants to read the client's, too: not waited for
+        with suppress(OSError, ValueError):  # it wants to read the client's, or there is none
             stream.socket.unwrap()
         close_fd()
 

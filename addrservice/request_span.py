@@ -16,6 +16,8 @@ def begin(request: HTTPServerRequest, route: str | None) -> Span | None:
 
     :param route: the pattern of its path; None where there is no such path
     """
+    if not tracing.is_on():
+        return None
     method = request.method if request.method in METHODS else 'HTTP'
     return tracing.begin_request(f'{method} {route}' if route else str(method), request.headers)
 

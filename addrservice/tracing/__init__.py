@@ -10,11 +10,12 @@ from addrservice.tracing.decorator import trace
 from addrservice.tracing.function_table import CumulativeFunctionTimeProfiler
 from addrservice.tracing.spans import (
     AbstractTraceCollector, Attribute, Kind, Span, begin_request, collecting, create_collector,
-    end_request, span,
+    end_request, is_on, span,
 )
 from addrservice.tracing.timeline import Timeline
 
 __all__ = [
     'AbstractTraceCollector', 'Attribute', 'CumulativeFunctionTimeProfiler', 'Kind', 'Span',
-    'Timeline', 'begin_request', 'collecting', 'create_collector', 'end_request', 'span', 'trace',
+    'Timeline', 'begin_request', 'collecting', 'create_collector', 'end_request', 'is_on',
+    'span', 'trace',
 ]

@@ -212,11 +212,16 @@ def span(
     return Traced(tracer, made)
 
 
+def is_on() -> bool:
+    """Whether any collector is in force."""
+    return tracer is not None
+
+
 def begin_request(name: str, carrier: Mapping[str, str]) -> Span | None:
     """Enters the span of a request; what this task calls from now on becomes its child.
 
     :param carrier: the header fields of the request
-    :return: None where nobody wants to know
+    :return: None where no collector is in force
     """
     if tracer is None:
         return None
