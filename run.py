@@ -27,6 +27,8 @@ ENV_PYTHON = ENV / 'bin' / 'python'
 STAMP = ENV / '.stamp'
 SERVICE_REQUIREMENTS = ROOT / 'deploy' / 'requirements.txt'
 DEVELOPER_REQUIREMENTS = ROOT / 'requirements.txt'
+# Those of developers and all that they need in turn, by hash: what ./env is made from.
+LOCKED_REQUIREMENTS = ROOT / 'requirements.lock'
 
 
 # Commands of the service itself.
@@ -68,7 +70,7 @@ def is_installed(requirement: str) -> bool:
 
 def stamp() -> str:
     """What ./env is made for: this version of Python and these requirements."""
-    made_for = [str(sys.implementation.cache_tag), *requirement_lines(DEVELOPER_REQUIREMENTS)]
+    made_for = [str(sys.implementation.cache_tag), *requirement_lines(LOCKED_REQUIREMENTS)]
     return hashlib.sha256('\n'.join(made_for).encode()).hexdigest()
 
 
@@ -104,9 +106,9 @@ def make_env(lock: int) -> None:
                 sys.executable, '-I', '-m', 'venv', '--clear', '--without-pip', ENV)
     set_up_step('cannot put pip into ./env', lock,
                 ENV_PYTHON, '-I', '-m', 'ensurepip', '--default-pip')
-    set_up_step('cannot install requirements.txt (is the network reachable?)', lock,
+    set_up_step('cannot install requirements.lock (is the network reachable?)', lock,
                 ENV_PYTHON, '-I', '-m', 'pip', 'install', '--disable-pip-version-check',
-                '--no-input', '--retries=1', '--timeout=10', '-r', DEVELOPER_REQUIREMENTS)
+                '--no-input', '--retries=1', '--timeout=10', '-r', LOCKED_REQUIREMENTS)
     STAMP.write_text(stamp())
 
 

@@ -79,6 +79,8 @@ class BaseRequestHandler(RequestHandler):
         self._body: list[bytes] = []
         self._body_size = 0
         self._streamed_size = 0
+        if self._gate.trusts_proxies:
+            self._take_note_of_origin()
 
     @cached_property
     def request_id(self) -> str:
@@ -110,8 +112,6 @@ class BaseRequestHandler(RequestHandler):
     def prepare(self) -> Awaitable[None] | None:
         """Takes note of the request, and of what it cannot have."""
         logs.request_id.set(self.request_id)
-        if self._gate.trusts_proxies:
-            self._take_note_of_origin()
         self._begin_span()
         self._take_note_of_task()
         self._bound_body()

@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Any, Final
@@ -44,6 +45,13 @@ _ORIGIN: Final = re.compile(r'\Ahttps?://[^/?]*/?', re.IGNORECASE)
 
 # Connections that wait to be accepted: Tornado's 128 make a crowd of clients try again for seconds.
 BACKLOG: Final = 4096
+
+# Connections for each of which a further new one is taken in at once.
+SHARE: Final = 8
+
+# Requests on one connection; then it ends, so that those of many clients spread over all processes
+# again when one of these was replaced.
+MAX_REQUESTS: Final = 1000
 
 # Connections beyond the cap that are told so; yet further ones are closed at once.
 MAX_OVERFLOW: Final = 64
@@ -92,13 +100,16 @@ class AddressBookHTTPServer(HTTPServer):
         self._overflow_params = copy.copy(self.conn_params)
         self._overflow_params.no_keep_alive = True
         self._overflow_params.header_timeout = limits.body_timeout
+        self._last_params = copy.copy(self.conn_params)
+        self._last_params.no_keep_alive = True
         self._quiet_since: dict[HTTP1ServerConnection, float] = {}
+        self._requests: Counter[HTTP1ServerConnection] = Counter()
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Listens on sockets.
 
-        Takes in one connection a turn, where Tornado takes in all that wait: processes that share
-        a socket would not share the work.
+        Takes in one connection a turn, and one more for each ``SHARE`` that it has, where Tornado
+        takes in all that wait: processes that share a socket would not share the work.
         """
         for listener in sockets:
             self._sockets[listener.fileno()] = listener
@@ -107,7 +118,9 @@ class AddressBookHTTPServer(HTTPServer):
             IOLoop.current().add_handler(listener, self._on_connection, IOLoop.READ)
 
     def _on_connection(self, listener: socket.socket, _: int) -> None:
-        self._accept(listener)
+        for _ in range(1 + len(self._connections) // SHARE):  # turns are long with many of them
+            if not self._accept(listener):
+                break
 
     def _accept(self, listener: socket.socket) -> bool:
         """Takes in a connection; False where none waits, or there is no file to open for it."""
@@ -144,6 +157,9 @@ class AddressBookHTTPServer(HTTPServer):
         """Called when a connection is ready for its next request, before that has come."""
         assert isinstance(server_conn, HTTP1ServerConnection)
         self._quiet_since[server_conn] = time.monotonic()
+        self._requests[server_conn] += 1
+        if self._requests[server_conn] == MAX_REQUESTS - 1:
+            server_conn.params = self._last_params  # of the next: those of this one are read
         if server_conn.params is self._overflow_params:
             delegate = self._overflow.start_request(server_conn, request_conn)
         else:
@@ -153,6 +169,7 @@ class AddressBookHTTPServer(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         assert isinstance(server_conn, HTTP1ServerConnection)
         self._quiet_since.pop(server_conn, None)
+        del self._requests[server_conn]
         super().on_close(server_conn)
 
     async def drain(self, deadline: float, delay: float = 0) -> int:

@@ -34,7 +34,8 @@ class AbstractAuthenticator(ABC):
 
     A class of somebody else's is named in the configuration, under ``auth``, ``custom``, by its
     dotted path; its settings come as keyword arguments, with underscores for hyphens, and it
-    raises ``ValueError`` for bad ones.
+    raises ``ValueError`` for bad ones. One that is made but not started holds nothing open: it was
+    made to check the configuration. Whoever is refused is told to show a bearer token.
 
     :cvar security_scheme: how clients say who they are, for ``/openapi.json`` (OpenAPI 3.1,
         Security Scheme Object)

@@ -15,6 +15,7 @@ import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 
 MAX_SIZE: Final = 1024 * 1024  # bytes of a JWK Set
+MAX_REASON_LENGTH: Final = 200  # characters
 LOOPBACK: Final = ('localhost', '127.0.0.1', '::1')
 
 # What may sign a token here, and the type and curve of the keys that it takes (RFC 7518, 3.1 and
@@ -102,7 +103,7 @@ def make_reader(location: str, timeout: float) -> tuple[str, Callable[[], bytes]
     if '@' in parts.netloc:
         raise ValueError('jwks: a URL must have no user and no password in it')
     name = parts._replace(query='', fragment='').geturl()
-    return name, partial(_read_url, location, timeout)
+    return name, partial(_read_url, parts.geturl(), timeout)
 
 
 def _split(url: str) -> SplitResult:
@@ -146,10 +147,10 @@ def _read_url(url: str, timeout: float) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Why a server could not be read, without anything that it sent."""
+    """Why a server could not be read, in one line whatever it has sent."""
     cause = error.reason if isinstance(error, URLError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f'certificate: {cause.verify_message}'
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return type(cause).__name__
+    return repr(cause)[:MAX_REASON_LENGTH]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from logging import Logger
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import jwt
 
@@ -18,6 +18,10 @@ from addrservice.auth.jwks import KeysError, is_url, make_reader, parse_keys
 from addrservice.errors import AuthenticatorUnavailableError, ConfigError
 
 T = TypeVar('T')
+
+# Tokens that wait for a key at once. Anybody can make up ids of keys: while the server hangs, not
+# all that the service can work on at once shall be that.
+MAX_WAITING: Final = 100
 
 
 class Pace(NamedTuple):
@@ -55,6 +59,7 @@ class KeySet:
         self._reading: asyncio.Task[bool] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._looked: float | None = None  # when a key was last looked for that was not there
+        self._waiting = 0
         self._keys = [] if is_url(location) else self._load()
 
     async def start(self) -> None:
@@ -82,15 +87,24 @@ class KeySet:
     async def find(self, algorithm: str, kid: str | None) -> jwt.PyJWK | None:
         """The key of that id, or the only one there is if a token names none; None if in doubt.
 
-        :raises AuthenticatorUnavailableError: no keys could be read up to now
+        :raises AuthenticatorUnavailableError: no keys could be read up to now, or too many wait
         """
         if not self._keys:
-            raise AuthenticatorUnavailableError('Access tokens cannot be checked for now')
+            raise AuthenticatorUnavailableError('no keys could be read up to now')
         key = self._pick(algorithm, kid)
         if key is None and self._may_look():
-            await self._refresh()
+            await self._look()
             key = self._pick(algorithm, kid)
         return key
+
+    async def _look(self) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise AuthenticatorUnavailableError('too many tokens wait for a key')
+        self._waiting += 1
+        try:
+            await self._refresh()
+        finally:
+            self._waiting -= 1
 
     def _pick(self, algorithm: str, kid: str | None) -> jwt.PyJWK | None:
         fitting = [key for key in self._keys

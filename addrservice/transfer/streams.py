@@ -130,6 +130,7 @@ def written(path: Path | None) -> Iterator[int]:
             yield descriptor
         return
     path = Path(os.path.realpath(path))  # a link stays one
+    path.parent.stat()  # else the error would name a file that nobody knows
     descriptor, name = tempfile.mkstemp(prefix='.export-', dir=path.parent)
     try:
         with closing(os.fdopen(descriptor)):

@@ -2,6 +2,7 @@
 
 import json
 import unittest
+from unittest import mock
 
 from addrservice.config import Settings
 from addrservice.http_server import MAX_OVERFLOW
@@ -43,6 +44,15 @@ class ConnectionTest(WireTestCase):
         answer = await connection.exchange(request('GET', '/healthz', 'Connection: close'))
         self.assertEqual('close', answer.headers['Connection'])
         self.assertTrue(await connection.at_end())
+
+    async def test_a_connection_ends_after_very_many_requests_and_says_so(self) -> None:
+        """So that clients of a process that was replaced come to the new one in the end."""
+        with mock.patch('addrservice.http_server.MAX_REQUESTS', 3):
+            connection = await self.connect()
+            for said in (None, None, 'close'):
+                answer = await connection.exchange(request('GET', '/addressbook'))
+                self.assertEqual((200, said), (answer.status, answer.headers.get('Connection')))
+            self.assertTrue(await connection.at_end())
 
     async def test_http_1_0_is_served_and_closed_unless_it_asks_to_go_on(self) -> None:
         connection = await self.connect()

@@ -100,8 +100,9 @@ class Project:
         project.write('run.py', RUN_PY.read_text())
         project.write('addrservice/__main__.py', SERVICE)
         project.write('addrservice/__init__.py', '')
-        project.write('requirements.txt',
-                      '--no-index\n--find-links wheels\n-r deploy/requirements.txt  # nested\n')
+        project.write('requirements.txt', '-r deploy/requirements.txt  # nested\n')
+        project.write('requirements.lock',
+                      '--no-index\n--find-links wheels\n-r deploy/requirements.txt\n')
         project.require_dummy('1.0')
         project.write_wheel('1.0')
         return project
@@ -317,7 +318,7 @@ class SetUpTest(RunTestCase):
     def test_serve_asks_only_for_what_the_service_needs(self) -> None:
         """A requirement of developers alone does not keep the service from an interpreter."""
         project = self.project()
-        project.write('requirements.txt', '--no-index\n-r deploy/requirements.txt\nabsent==1.0\n')
+        project.write('requirements.txt', '-r deploy/requirements.txt\nabsent==1.0\n')
         python = self.first.env / 'bin' / 'python'
         self.assertEqual(['1.0'], self.said(project.run('serve', python=python))['dummies'])
         hidden = self.hide_ensurepip(project)

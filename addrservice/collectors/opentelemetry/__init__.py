@@ -1,7 +1,7 @@
 """Distributed traces by the official OpenTelemetry SDK, sent by OTLP over HTTP.
 
-Whether a trace is kept is decided once, where a request begins; a call inside one that is not kept
-costs a look into a dictionary.
+Whether a trace is kept is decided once, where a request begins. Only of one that is kept the SDK
+is told; a call inside any other costs a look into a dictionary.
 """
 
 import logging
@@ -18,9 +18,10 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, TraceIdRatioBased
 from opentelemetry.trace import (
-    NoOpTracer, SpanKind, StatusCode, format_span_id, format_trace_id, set_span_in_context,
+    NoOpTracer, SpanKind, StatusCode, TraceFlags, set_span_in_context,
 )
 from opentelemetry.trace import Span as SDKSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -65,6 +66,20 @@ class _Open(NamedTuple):
     offset: int
 
 
+class _Ids(RandomIdGenerator):
+    """Random ids. The SDK gets the trace id for which it was decided to keep the trace.
+
+    :ivar drawn: that id, if there is one
+    """
+
+    def __init__(self) -> None:
+        self.drawn: int | None = None
+
+    def generate_trace_id(self) -> int:
+        drawn, self.drawn = self.drawn, None
+        return super().generate_trace_id() if drawn is None else drawn
+
+
 class OpenTelemetryCollector(AbstractTraceCollector):
     """Sends the traces that are kept, and takes part in those that clients have begun.
 
@@ -94,9 +109,13 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         self._exporter = CountingExporter(
             self._account, settings.endpoint(endpoint), settings.seconds(timeout),
             settings.headers(headers_file))
+        self._ids = _Ids()
         self._provider = TracerProvider(
             sampler=None if rate is None else ParentBasedTraceIdRatio(rate),
-            resource=_resource(settings.name_of_service(service_name)), shutdown_on_exit=False)
+            resource=_resource(settings.name_of_service(service_name)),
+            id_generator=self._ids, shutdown_on_exit=False)
+        # The sampler of the environment is asked each time.
+        self._bound = TraceIdRatioBased.get_bound_for_rate(1.0 if rate is None else rate)
         self._tracer = self._provider.get_tracer(LOGGER_NAME, __version__)
         self._is_disabled = isinstance(self._tracer, NoOpTracer)  # OTEL_SDK_DISABLED
         self._propagator = TraceContextTextMapPropagator()
@@ -122,14 +141,18 @@ class OpenTelemetryCollector(AbstractTraceCollector):
     def _begin(self, span: Span) -> None:
         if self._is_disabled:
             return
+        if 'traceparent' not in span.carrier:
+            drawn = self._ids.generate_trace_id()
+            if drawn & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+                _tell(span, drawn, self._ids.generate_span_id(), TraceFlags.RANDOM_TRACE_ID)
+                return
+            self._ids.drawn = drawn
         offset = time.time_ns() - time.perf_counter_ns()
-        above = self._propagator.extract(span.carrier, _NOTHING_ABOVE)
         made = self._tracer.start_span(
-            span.name, above, _KINDS[span.kind], start_time=span.start_ns + offset)
+            span.name, self._propagator.extract(span.carrier, _NOTHING_ABOVE), _KINDS[span.kind],
+            start_time=span.start_ns + offset)
         context = made.get_span_context()
-        span.trace_id = format_trace_id(context.trace_id)
-        span.traceresponse = (f'00-{span.trace_id}-{format_span_id(context.span_id)}'
-                              f'-{context.trace_flags:02x}')
+        _tell(span, context.trace_id, context.span_id, context.trace_flags)
         if made.is_recording():
             self._open[span] = _Open(made, offset)
 
@@ -157,6 +180,12 @@ class OpenTelemetryCollector(AbstractTraceCollector):
     def _end(self) -> None:
         self._provider.shutdown()
         let_sdk_speak()
+
+
+def _tell(span: Span, trace_id: int, span_id: int, flags: int) -> None:
+    """Tells a request its trace (W3C Trace Context Level 2 draft, "traceresponse")."""
+    span.trace_id = f'{trace_id:032x}'
+    span.traceresponse = f'00-{span.trace_id}-{span_id:016x}-{flags:02x}'
 
 
 def _outcome(span: Span) -> tuple[str | None, bool]:

@@ -60,10 +60,16 @@ class Figures(ABC):
 
 
 def find_figures() -> Figures:
-    """Where this process keeps its figures, from the environment that its supervisor has set."""
-    if FOLDER_VARIABLE in os.environ and SLOT_VARIABLE in os.environ:
-        return SharedFigures(Path(os.environ[FOLDER_VARIABLE]), int(os.environ[SLOT_VARIABLE]))
-    return OwnFigures()
+    """Where this process keeps its figures, from the environment that its supervisor has set.
+
+    :raises ValueError: nothing can be written there
+    """
+    if FOLDER_VARIABLE not in os.environ or SLOT_VARIABLE not in os.environ:
+        return OwnFigures()
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f'{FOLDER_VARIABLE}: no files can be written in {folder}')
+    return SharedFigures(folder, int(os.environ[SLOT_VARIABLE]))
 
 
 class OwnFigures(Figures):
@@ -104,6 +110,7 @@ class SharedFigures(Figures):
         self._slot = slot
         self._pid_file = folder / f'pid_{slot}'
         self._exemplars_file = folder / f'exemplars_{slot}.json'
+        self._shared = orjson.dumps({})
 
     def use(self) -> None:
         for path in self._folder.glob(f'gauge_*_{self._slot}.db'):
@@ -140,7 +147,10 @@ class SharedFigures(Figures):
         return [pid for path in self._folder.glob('pid_*') if (pid := _live_pid(path))]
 
     def share_exemplars(self, exemplars: Newest) -> None:
-        _replace(self._exemplars_file, orjson.dumps(exemplars))
+        content = orjson.dumps(exemplars)
+        if content != self._shared:
+            _replace(self._exemplars_file, content)
+            self._shared = content
 
     def exemplars(self) -> Iterable[Newest]:
         return [_read_json(path) for path in self._folder.glob('exemplars_*.json')]
