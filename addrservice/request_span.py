@@ -48,11 +48,8 @@ def end(
         'network.protocol.version': request.version.removeprefix('HTTP/'),
         'addrservice.request.id': request_id,
     })
-    for name, value in (
-        ('http.route', route),
-        ('user_agent.original', request.headers.get('User-Agent')),
-        ('enduser.id', caller),
-    ):
-        if value is not None:
-            span.attributes[name] = value
+    if route is not None:
+        span.attributes['http.route'] = route
+    if caller is not None:
+        span.attributes['enduser.id'] = caller
     tracing.end_request(span)

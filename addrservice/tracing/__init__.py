@@ -9,13 +9,13 @@ none in force a marked call costs one comparison.
 from addrservice.tracing.decorator import trace
 from addrservice.tracing.function_table import CumulativeFunctionTimeProfiler
 from addrservice.tracing.spans import (
-    AbstractTraceCollector, Attribute, Kind, Span, begin_request, collecting, create_collector,
-    end_request, is_on, span,
+    INNER_KINDS, AbstractTraceCollector, Attribute, Kind, Span, begin_request, collecting,
+    create_collector, end_request, is_on, span,
 )
 from addrservice.tracing.timeline import Timeline
 
 __all__ = [
-    'AbstractTraceCollector', 'Attribute', 'CumulativeFunctionTimeProfiler', 'Kind', 'Span',
-    'Timeline', 'begin_request', 'collecting', 'create_collector', 'end_request', 'is_on',
-    'span', 'trace',
+    'INNER_KINDS', 'AbstractTraceCollector', 'Attribute', 'CumulativeFunctionTimeProfiler',
+    'Kind', 'Span', 'Timeline', 'begin_request', 'collecting', 'create_collector', 'end_request',
+    'is_on', 'span', 'trace',
 ]

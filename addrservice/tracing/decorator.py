@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from addrservice.tracing import spans
-from addrservice.tracing.spans import Kind, Span, Traced, Tracer, current_span
+from addrservice.tracing.spans import Kind, Span, Traced, Tracer, current_span, is_followed
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
 
@@ -38,9 +38,9 @@ def trace(name: str | None = None, kind: Kind = 'internal') -> Callable[[_Functi
 
 def _wrap_function(name: str, kind: Kind, function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if spans.tracer is None:
+        if spans.tracer is None or not is_followed(parent := current_span.get(), kind):
             return function(*args, **kwargs)
-        with Traced(spans.tracer, Span(name, current_span.get(), kind)):
+        with Traced(spans.tracer, Span(name, parent, kind)):
             return function(*args, **kwargs)
 
     return wrapper
@@ -48,9 +48,9 @@ def _wrap_function(name: str, kind: Kind, function: Callable[..., Any]) -> Calla
 
 def _wrap_coroutine(name: str, kind: Kind, function: Callable[..., Any]) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if spans.tracer is None:
+        if spans.tracer is None or not is_followed(parent := current_span.get(), kind):
             return await function(*args, **kwargs)
-        with Traced(spans.tracer, Span(name, current_span.get(), kind)):
+        with Traced(spans.tracer, Span(name, parent, kind)):
             return await function(*args, **kwargs)
 
     return wrapper
@@ -60,8 +60,10 @@ def _wrap_async_generator(
     name: str, kind: Kind, function: Callable[..., Any]
 ) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        items = function(*args, **kwargs)
-        return items if spans.tracer is None else _traced_items(spans.tracer, name, kind, items)
+        items: AsyncIterator[Any] = function(*args, **kwargs)
+        if spans.tracer is None or not is_followed(current_span.get(), kind):
+            return items
+        return _traced_items(spans.tracer, name, kind, items)
 
     return wrapper
 

@@ -16,6 +16,9 @@ from addrservice.plugins import create_plugin
 Kind = Literal['internal', 'server', 'store', 'client']
 Attribute = str | int | float
 
+# Of all kinds but that of requests: what may be inside of one.
+INNER_KINDS: Final[frozenset[Kind]] = frozenset({'internal', 'store', 'client'})
+
 _NOTHING: Final[Mapping[str, str]] = {}
 _NO_SPAN: Final = contextlib.nullcontext()
 
@@ -35,10 +38,11 @@ class Span:
     left it. ``attributes`` may grow until the exit; their names are those of OpenTelemetry's
     semantic conventions. The last two are for a collector to set when a request is entered:
     ``trace_id``, 32 hex digits, for log and metrics, and ``traceresponse``, for the answer.
+    ``followed`` are the kinds of spans inside that some collector wants to be told of.
     """
 
     __slots__ = ('name', 'kind', 'parent', 'task', 'error', 'start_ns', 'end_ns', 'attributes',
-                 'carrier', 'trace_id', 'traceresponse')
+                 'carrier', 'trace_id', 'traceresponse', 'followed')
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Span:
         self.carrier = carrier
         self.trace_id: str | None = None
         self.traceresponse: str | None = None
+        self.followed: frozenset[Kind] = parent.followed if parent else INNER_KINDS
         self.start_ns = time.perf_counter_ns()
         self.end_ns = 0
 
@@ -78,6 +83,13 @@ class AbstractTraceCollector(ABC):
     @abstractmethod
     def enter(self, span: Span) -> None:
         """A call begins."""
+
+    def follows(self, request: Span) -> frozenset[Kind]:
+        """The kinds of spans inside of a request that it wants to be told of; all, unless told.
+
+        Asked once, when the request was entered. It may be told of others all the same.
+        """
+        return INNER_KINDS
 
     @abstractmethod
     def exit(self, span: Span) -> None:
@@ -138,6 +150,15 @@ class Tracer:
             except Exception:
                 self._log_failure(collector)
         return span
+
+    def followed(self, request: Span) -> frozenset[Kind]:
+        kinds: frozenset[Kind] = frozenset()
+        for collector in self._collectors:
+            try:
+                kinds |= collector.follows(request)
+            except Exception:
+                self._log_failure(collector)
+        return kinds
 
     def exit(self, span: Span) -> None:
         span.end_ns = time.perf_counter_ns()
@@ -205,9 +226,9 @@ def span(
     name: str, kind: Kind, attributes: Mapping[str, Attribute]
 ) -> contextlib.AbstractContextManager[object]:
     """A block of code as a span, where a decorator will not do."""
-    if tracer is None:
+    if tracer is None or not is_followed(parent := current_span.get(), kind):
         return _NO_SPAN
-    made = Span(name, current_span.get(), kind)
+    made = Span(name, parent, kind)
     made.attributes.update(attributes)
     return Traced(tracer, made)
 
@@ -215,6 +236,11 @@ def span(
 def is_on() -> bool:
     """Whether any collector is in force."""
     return tracer is not None
+
+
+def is_followed(parent: Span | None, kind: Kind) -> bool:
+    """Whether any collector wants to be told of a span of that kind inside of another one."""
+    return parent is None or kind in parent.followed
 
 
 def begin_request(name: str, carrier: Mapping[str, str]) -> Span | None:
@@ -226,6 +252,7 @@ def begin_request(name: str, carrier: Mapping[str, str]) -> Span | None:
     if tracer is None:
         return None
     made = tracer.enter(Span(name, None, 'server', carrier))
+    made.followed = tracer.followed(made)
     current_span.set(made)
     return made
 

@@ -54,7 +54,7 @@ async def _import_batch(
     for _, entry in batch:
         if isinstance(entry, StoredEntry):
             entries.setdefault(entry.nickname, entry)
-    taken = await keep(list(entries.values())) if entries else {}
+    taken = await keep(list(entries.values()))
     for number, entry in batch:
         fate = _fate(entry, entries, taken)
         if isinstance(fate, str):

@@ -35,7 +35,7 @@ from addrservice.errors import (
     AccessError, InvalidInputError, KeyReusedError, NicknameTakenError, PreconditionFailedError,
     TooManyRequestsError, UnknownNicknameError,
 )
-from addrservice.tracing import AbstractTraceCollector, Kind, Span
+from addrservice.tracing import INNER_KINDS, AbstractTraceCollector, Kind, Span
 
 STOP_DEADLINE: Final = 2.0  # seconds
 
@@ -53,6 +53,7 @@ _REFUSALS: Final = (
 )
 
 _NOTHING_ABOVE: Final = Context()
+_NOTHING_INSIDE: Final[frozenset[Kind]] = frozenset()
 
 
 class _Open(NamedTuple):
@@ -156,6 +157,10 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         if made.is_recording():
             self._open[span] = _Open(made, offset)
 
+    def follows(self, request: Span) -> frozenset[Kind]:
+        """Everything, in a trace that is kept."""
+        return INNER_KINDS if request in self._open else _NOTHING_INSIDE
+
     def exit(self, span: Span) -> None:
         """One that is kept goes to those that wait to be sent."""
         mine = self._open.pop(span, None)
@@ -163,6 +168,8 @@ class OpenTelemetryCollector(AbstractTraceCollector):
             return
         mine.span.update_name(span.name)
         mine.span.set_attributes(span.attributes)
+        if (agent := span.carrier.get('User-Agent')) is not None:
+            mine.span.set_attribute('user_agent.original', agent)
         error, failed = _outcome(span)
         if error is not None:
             mine.span.set_attribute('error.type', error)

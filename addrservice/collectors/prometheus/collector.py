@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from prometheus_client import Gauge
 
@@ -13,7 +14,9 @@ from addrservice.collectors.prometheus.metrics import Metrics
 from addrservice.collectors.prometheus.outcomes import outcome
 from addrservice.collectors.prometheus.pulse import Pulse
 from addrservice.collectors.prometheus.requests import RequestCounter
-from addrservice.tracing import AbstractTraceCollector, Span
+from addrservice.tracing import AbstractTraceCollector, Kind, Span
+
+_FOLLOWED: Final[frozenset[Kind]] = frozenset({'store'})
 
 
 class PrometheusCollector(AbstractTraceCollector):
@@ -43,6 +46,10 @@ class PrometheusCollector(AbstractTraceCollector):
     def enter(self, span: Span) -> None:
         if span.kind == 'server':
             self._requests.begin(span)
+
+    def follows(self, request: Span) -> frozenset[Kind]:
+        """Operations of the store."""
+        return _FOLLOWED
 
     def exit(self, span: Span) -> None:
         if span.kind == 'server':

@@ -3,10 +3,10 @@
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from typing import Final, NamedTuple
 
-import tornado
 from prometheus_client import Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -57,10 +57,15 @@ def accepts_openmetrics(accept: str) -> bool:
 def describe(pids: list[int]) -> Iterator[Metric]:
     """What needs no counting: what runs here, in how many processes, and what they take up."""
     build = GaugeMetricFamily(*BUILD_INFO, labels=('version', 'python', 'tornado'))
-    build.add_metric([__version__, platform.python_version(), tornado.version], 1)
+    build.add_metric(_versions(), 1)
     yield build
     yield GaugeMetricFamily(*WORKERS, value=len(pids))
     yield from _processes(pids)
+
+
+@cache  # it reads files
+def _versions() -> tuple[str, ...]:
+    return __version__, platform.python_version(), version('tornado')
 
 
 def _processes(pids: list[int]) -> Iterator[Metric]:

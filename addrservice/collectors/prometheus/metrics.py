@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+REQUESTS: Final = 'addrservice_http_requests_total'
+REQUEST_DURATION: Final = 'addrservice_http_request_duration_seconds'
+
 UNMATCHED: Final = 'unmatched'  # the route of a path that has none
 
 # Upper bounds in seconds. The objective for latency needs 0.25 among them, the alert on a busy
@@ -60,11 +63,10 @@ class Metrics:
     def _declare_requests(self, registry: CollectorRegistry) -> None:
         by_route = 'method', 'route'
         self.requests = Counter(
-            'addrservice_http_requests_total', 'Requests that have ended; 499: by their client.',
+            REQUESTS, 'Requests that have ended; 499: by their client.',
             (*by_route, 'status'), registry=registry)
         self.request_duration = Histogram(
-            'addrservice_http_request_duration_seconds',
-            'From the headers of a request to the end of its answer.',
+            REQUEST_DURATION, 'From the headers of a request to the end of its answer.',
             by_route, buckets=SECONDS, registry=registry)
         self.request_bytes = Counter(
             'addrservice_http_request_body_bytes_total', 'Bodies of requests, in bytes.',

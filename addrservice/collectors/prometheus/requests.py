@@ -1,5 +1,4 @@
-"""Counts requests. Every request passes here, so all that can be is done once per kind of request.
-"""
+"""Counts requests: each one passes here, so what can be is done once for all of the same kind."""
 
 import time
 from bisect import bisect_left
@@ -9,12 +8,12 @@ from typing import Any, Final, NamedTuple
 from prometheus_client.utils import floatToGoString
 
 from addrservice.collectors.prometheus.exemplars import Newest, is_kept, series_name
-from addrservice.collectors.prometheus.metrics import SECONDS, UNMATCHED, Metrics
+from addrservice.collectors.prometheus.metrics import (
+    REQUEST_DURATION, REQUESTS, SECONDS, UNMATCHED, Metrics,
+)
 from addrservice.collectors.prometheus.outcomes import REASONS, refusal
 from addrservice.tracing import Span
 
-_REQUESTS: Final = 'addrservice_http_requests_total'
-_BUCKET: Final = 'addrservice_http_request_duration_seconds_bucket'
 _SCRAPE: Final = ' /metrics'  # how the name of its span ends
 _BOUNDS: Final = [*map(floatToGoString, [*SECONDS, float('inf')])]  # as the samples have them
 
@@ -100,6 +99,7 @@ class RequestCounter:
             metrics.request_duration.labels(*by_route).observe,
             metrics.request_bytes.labels(*by_route).inc,
             metrics.response_bytes.labels(*by_route).inc,
-            series_name(_REQUESTS, {**labels, 'status': str(status)}),
-            [series_name(_BUCKET, {**labels, 'le': bound}) for bound in _BOUNDS])
+            series_name(REQUESTS, {**labels, 'status': str(status)}),
+            [series_name(f'{REQUEST_DURATION}_bucket', {**labels, 'le': bound})
+             for bound in _BOUNDS])
         return series
