@@ -17,11 +17,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY: Final = datetime.timedelta(days=1)
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
-SIGNING: Final = x509.KeyUsage(  # what Python 3.13 asks of an authority (RFC 5280, 4.2.1.3)
+CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
+
+# What Python 3.13 asks of an authority (RFC 5280, 4.2.1.3).
+SIGNING: Final = x509.KeyUsage(
     digital_signature=False, content_commitment=False, key_encipherment=False,
     data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
     encipher_only=False, decipher_only=False)
-CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
 class Pair(NamedTuple):
@@ -46,13 +48,15 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        certificate = self._builder(self._name, self._key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True).add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
-        ).add_extension(SIGNING, critical=True)
+        public_key = self._key.public_key()
+        certificate = (
+            self._builder(self._name, public_key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(SIGNING, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .sign(self._key, SHA256()))
         self.certificate = folder / f'{name}.pem'
-        self.certificate.write_bytes(
-            certificate.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
+        self.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def issue(
         self, name: str, usage: x509.ObjectIdentifier = SERVER, password: str | None = None
@@ -65,13 +69,12 @@ class Authority:
         """
         key = ec.generate_private_key(ec.SECP256R1())
         address = x509.IPAddress(ipaddress.ip_address('127.0.0.1'))
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
             self._builder(_name(name), key.public_key())
             .add_extension(x509.SubjectAlternativeName([address]), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
-                critical=False)
+            .add_extension(issuer, critical=False)
             .sign(self._key, SHA256()))
         encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
         pair = Pair(self._folder / f'{name}.pem', self._folder / f'{name}.key')
