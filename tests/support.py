@@ -182,7 +182,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *self._coverage_run(), *program, *arguments],
                 cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+                text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'TMPDIR': self._folder.name})
         self.stdout = ''
         self.stderr = ''
 

@@ -3,10 +3,14 @@
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 import textwrap
 import unittest
 from collections.abc import Iterator
+from pathlib import Path
 
+from tests.postgresql import free_port
 from tests.support import DEADLINE, ROOT, running_server
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -20,7 +24,13 @@ VARYING = (
     (r'(?m)^Last-Modified: .*$', 'Last-Modified: <date>'),
     (r'"\d{16}"', '"<version>"'),
     (r'(?m)^Content-Length: \d+$', 'Content-Length: <bytes>'),
+    (r'in \d+\.\d s \(\d+ per second\)', 'in <time>'),
 )
+
+# What the walk in chapter 9 uses of the machine.
+FOLDER = '/tmp/addressbook'
+SECURED = 'configs/addressbook-secured.yaml'
+PORTS = ('8443', '9100')
 
 
 def blocks(language: str) -> list[str]:
@@ -41,14 +51,22 @@ def masked(output: str) -> str:
     return output
 
 
-def run_session(commands: list[str], port: int) -> list[str]:
-    """What each command prints, all in one shell, in the folder of the README."""
+def run_session(commands: list[str], replaced: dict[str, str]) -> list[str]:
+    """What each command prints, all in one shell, in the folder of the README.
+
+    :param replaced: what stands for what is in the commands
+    """
     script = '\n'.join(f"{command}\necho '{END}'" for command in commands)
-    shell = subprocess.run(
-        ['bash', '-c', script.replace('localhost:8080', f'localhost:{port}')], cwd=ROOT,
-        capture_output=True, text=True, timeout=DEADLINE, check=True)
-    outputs = shell.stdout.replace(f'localhost:{port}', 'localhost:8080').split(f'{END}\n')
-    return [output.rstrip('\n') for output in outputs[:-1]]
+    for shown, ours in replaced.items():
+        script = script.replace(shown, ours)
+    with tempfile.TemporaryFile('w+') as output:  # a service left behind would hold a pipe
+        subprocess.run(['bash', '-c', script], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+                       timeout=3 * DEADLINE, check=True)
+        output.seek(0)
+        printed = output.read()
+    for shown, ours in replaced.items():
+        printed = printed.replace(ours, shown)
+    return [text.rstrip('\n') for text in printed.split(f'{END}\n')[:-1]]
 
 
 class ReadmeTest(unittest.TestCase):
@@ -59,7 +77,28 @@ class ReadmeTest(unittest.TestCase):
         session = [step for block in blocks('console') for step in steps(block)]
         self.assertTrue(session)
         with running_server() as server:
-            printed = run_session([command for command, _ in session], server.port)
+            self.assert_prints_what_is_shown(
+                session, {'localhost:8080': f'localhost:{server.port}'})
+
+    @unittest.skipUnless(shutil.which('curl') and shutil.which('openssl'),
+                         'the walk is one of curl and openssl')
+    def test_the_walk_in_production_prints_what_the_readme_shows(self) -> None:
+        session = [step for block in blocks('terminal') for step in steps(block)]
+        self.assertTrue(session)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = f'{parent}/book'
+            ours = {FOLDER: folder, SECURED: f'{parent}/config.yaml',
+                    'python3 ': f'{sys.executable} ', **{port: str(free_port()) for port in PORTS}}
+            config = (ROOT / SECURED).read_text(encoding='utf-8')
+            for shown in (FOLDER, *PORTS):
+                config = config.replace(shown, ours[shown])
+            Path(ours[SECURED]).write_text(config, encoding='utf-8')
+            self.assert_prints_what_is_shown([('exec 2>&1', ''), *session], ours)
+
+    def assert_prints_what_is_shown(
+        self, session: list[tuple[str, str]], replaced: dict[str, str]
+    ) -> None:
+        printed = run_session([command for command, _ in session], replaced)
         for (command, shown), output in zip(session, printed, strict=True):
             with self.subTest(command):
                 self.assertEqual(masked(shown), masked(output))
