@@ -51,7 +51,7 @@ SHARE: Final = 8
 
 # Requests on one connection; then it ends, so that those of many clients spread over all processes
 # again when one of these was replaced.
-MAX_REQUESTS: Final = 250
+MAX_REQUESTS: Final = 100
 
 # Connections beyond the cap that are told so; yet further ones are closed at once.
 MAX_OVERFLOW: Final = 64

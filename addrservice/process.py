@@ -9,7 +9,7 @@ import logging.config
 import os
 import signal
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from socket import AF_UNIX, socket
@@ -107,7 +107,8 @@ class Process:
 
     def _tell_ready(self, listeners: Listeners) -> None:
         if self._link is not None:
-            self._link.tell_ready()
+            with suppress(BrokenPipeError):  # the next sign of life will meet it too
+                self._link.tell_ready()
         else:
             print_start_line(self._settings, listeners)
             systemd.notify('READY=1')

@@ -70,7 +70,7 @@ class AddressBookClient:
             yield [to_line(nickname, orjson.dumps(entry)) for nickname, entry in page.items()]
 
     def close(self) -> None:
-        """Ends the connection, though a thread may be waiting for it."""
+        """Ends the connection, and so the thread that waits for it, where one was given up."""
         if isinstance(self._connection.sock, socket.socket):
             with suppress(OSError):
                 self._connection.sock.shutdown(socket.SHUT_RDWR)
@@ -80,9 +80,6 @@ class AddressBookClient:
         """A page, and the target of the next one."""
         try:
             answer = await asyncio.to_thread(self._get, target)
-        except asyncio.CancelledError:
-            self.close()  # so that the thread ends
-            raise
         except (OSError, http.client.HTTPException) as error:
             raise self._why_lost(error) from None
         if answer.status != HTTPStatus.OK:

@@ -1,0 +1,469 @@
+"""Traces: what a span says, which are kept, what becomes of them when nobody takes them."""
+
+import logging
+import os
+import tempfile
+import threading
+import time
+import unittest
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from opentelemetry.trace import get_tracer_provider
+from tornado.httputil import HTTPHeaders
+
+from addrservice import __version__
+from addrservice.collectors.opentelemetry import OpenTelemetryCollector
+from addrservice.collectors.opentelemetry.export import Account
+from addrservice.errors import StoreUnavailableError, UnknownNicknameError
+from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
+from tests.otlp import Receiver, closed_url
+from tests.support import wait_until
+
+PATH: Final = 'addrservice.collectors.opentelemetry.OpenTelemetryCollector'
+LOGGER: Final = 'addrservice.opentelemetry'
+TRACE_ID: Final = '4bf92f3577b34da6a3ce929d0e0e4736'
+SPAN_ID: Final = '00f067aa0ba902b7'
+SAMPLED: Final = {'traceparent': f'00-{TRACE_ID}-{SPAN_ID}-01'}
+UNSAMPLED: Final = {'traceparent': f'00-{TRACE_ID}-{SPAN_ID}-00'}
+
+
+class TracesTestCase(unittest.TestCase):
+    def setUp(self) -> None:
+        ours = {name: value for name, value in os.environ.items()
+                if not name.startswith('OTEL_') and not name.lower().endswith('_proxy')}
+        environment = patch.dict(os.environ, ours, clear=True)
+        environment.start()
+        self.addCleanup(environment.stop)
+        self.receiver = Receiver()
+        self.addCleanup(self.receiver.close)
+
+    def collector(self, **settings: Any) -> AbstractTraceCollector:
+        """One that keeps all traces and sends them to the receiver, unless told otherwise."""
+        told = {'endpoint': self.receiver.url, 'sampling': 1.0, 'timeout': 0.5, **settings}
+        collector = create_collector(
+            PATH, {name: value for name, value in told.items() if value is not None})
+        collector.start()
+        self.addCleanup(collector.stop)
+        return collector
+
+    def request(
+        self,
+        collector: AbstractTraceCollector,
+        carrier: Mapping[str, str] | None = None,
+        status: int = 200,
+        error: BaseException | None = None,
+    ) -> Span:
+        """One request, from its entry to its exit."""
+        span = Span('GET /addressbook/{id}', None, 'server', HTTPHeaders(carrier or {}))
+        collector.enter(span)
+        span.attributes['http.response.status_code'] = status
+        return leave(collector, span, error)
+
+
+def enter(
+    collector: AbstractTraceCollector, name: str, parent: Span | None, kind: Kind = 'internal'
+) -> Span:
+    span = Span(name, parent, kind)
+    collector.enter(span)
+    return span
+
+
+def leave(
+    collector: AbstractTraceCollector, span: Span, error: BaseException | None = None
+) -> Span:
+    span.error = error
+    span.end_ns = time.perf_counter_ns()
+    collector.exit(span)
+    return span
+
+
+class SpansTest(TracesTestCase):
+    def test_a_request_and_what_it_called_arrive_as_one_trace(self) -> None:
+        collector = self.collector()
+        before = time.time_ns()
+        request = enter(collector, 'GET', None, 'server')
+        call = enter(collector, 'AddressBookService.get_address', request)
+        operation = enter(collector, 'read', call, 'store')
+        statement = enter(collector, 'SELECT addresses', operation, 'client')
+        statement.attributes['db.query.text'] = 'SELECT entry FROM addresses WHERE id = $1'
+        for span in (statement, operation, call):
+            leave(collector, span)
+        request.name = 'GET /addressbook/{id}'
+        request.attributes.update({'http.route': '/addressbook/{id}', 'http.request.body.size': 7})
+        leave(collector, request)
+        after = time.time_ns()
+
+        self.assertEqual('4 spans exported, 0 dropped', collector.stop())
+        spans = [self.receiver.span(name) for name in (
+            'GET /addressbook/{id}', 'AddressBookService.get_address', 'read', 'SELECT addresses')]
+        self.assertEqual(['server', 'internal', 'internal', 'client'],
+                         [span.kind for span in spans])
+        self.assertEqual(['', *(span.span_id for span in spans[:-1])],
+                         [span.parent_id for span in spans])
+        self.assertEqual({request.trace_id}, {span.trace_id for span in spans})
+        self.assertEqual({'http.route': '/addressbook/{id}', 'http.request.body.size': 7},
+                         spans[0].attributes)
+        self.assertEqual({'db.query.text': 'SELECT entry FROM addresses WHERE id = $1'},
+                         spans[3].attributes)
+        moments = [before, *(span.start_ns for span in spans),
+                   *(span.end_ns for span in reversed(spans)), after]
+        self.assertEqual(sorted(moments), moments)
+        self.assertEqual([span.duration_ns for span in (request, call, operation, statement)],
+                         [span.end_ns - span.start_ns for span in spans])
+
+    def test_a_request_is_told_its_trace_whether_it_is_kept_or_not(self) -> None:
+        """For the log, and for the client (W3C Trace Context Level 2, "traceresponse")."""
+        for sampling, flags in ((1.0, '03'), (0.0, '02')):
+            with self.subTest(sampling=sampling):
+                span = self.request(self.collector(sampling=sampling))
+                self.assertRegex(span.trace_id or '', r'\A[0-9a-f]{32}\Z')
+                self.assertRegex(span.traceresponse or '',
+                                 rf'\A00-{span.trace_id}-[0-9a-f]{{16}}-{flags}\Z')
+
+    def test_the_share_that_is_kept_goes_by_the_trace_id(self) -> None:
+        """So that services with the same share keep the same traces."""
+        collector = self.collector(sampling=0.25)
+        requests = [self.request(collector) for _ in range(200)]
+        collector.stop()
+        expected = {span.trace_id for span in requests
+                    if int(str(span.trace_id)[16:], 16) < 2**64 / 4}
+        self.assertEqual(expected, {span.trace_id for span in self.receiver.spans})
+        self.assertEqual(expected, {span.trace_id for span in requests
+                                    if str(span.traceresponse).endswith('-03')})
+        self.assertTrue(22 <= len(expected) <= 100, len(expected))  # 50, by chance
+
+    def test_what_starts_before_any_request_is_a_trace_of_its_own(self) -> None:
+        collector = self.collector()
+        leave(collector, enter(collector, 'AddressBookService.start', None))
+        collector.stop()
+        self.assertEqual('internal', self.receiver.span('AddressBookService.start').kind)
+
+    def test_nothing_inside_a_trace_that_is_not_kept_is_sent(self) -> None:
+        collector = self.collector(sampling=0)
+        request = enter(collector, 'GET', None, 'server')
+        leave(collector, enter(collector, 'read', request, 'store'))
+        leave(collector, request)
+        self.assertIsNone(collector.stop())
+        self.assertEqual(0, self.receiver.requests)
+
+    def test_it_wants_to_know_what_happens_inside_of_what_is_kept_alone(self) -> None:
+        collector = self.collector()
+        for carrier, kinds in ((SAMPLED, {'internal', 'store', 'client'}), (UNSAMPLED, set())):
+            request = Span('GET', None, 'server', HTTPHeaders(carrier))
+            collector.enter(request)
+            self.assertEqual(kinds, collector.follows(request))
+
+    def test_the_user_agent_of_a_request_is_an_attribute(self) -> None:
+        collector = self.collector()
+        self.request(collector, {'User-Agent': 'wrk'})
+        collector.stop()
+        self.assertEqual('wrk', self.receiver.spans[0].attributes['user_agent.original'])
+
+    def test_a_call_that_begins_after_its_request_has_ended_is_left_out(self) -> None:
+        collector = self.collector()
+        request = self.request(collector)
+        leave(collector, enter(collector, 'late', request))
+        self.assertEqual('1 spans exported, 0 dropped', collector.stop())
+
+    def test_the_global_provider_is_left_alone(self) -> None:
+        before = get_tracer_provider()
+        self.request(self.collector())
+        self.assertIs(before, get_tracer_provider())
+
+
+class OutcomeTest(TracesTestCase):
+    def test_a_request_has_failed_when_its_status_is_5xx(self) -> None:
+        collector = self.collector()
+        unavailable = StoreUnavailableError('no, Namo, not now')
+        for status, error, expected in (
+            (200, None, (None, False)),
+            (404, UnknownNicknameError('who is Namo?'), (None, False)),
+            (499, ConnectionError(), (None, False)),
+            (503, unavailable, ('addrservice.errors.StoreUnavailableError', True)),
+            (503, None, ('503', True)),
+            (500, ZeroDivisionError('Namo'), ('ZeroDivisionError', True)),
+        ):
+            with self.subTest(status=status, error=error):
+                self.request(collector, None, status, error)
+        collector.stop()
+        self.assertEqual(
+            [(None, False)] * 3 + [
+                ('addrservice.errors.StoreUnavailableError', True), ('503', True),
+                ('ZeroDivisionError', True)],
+            [(span.attributes.get('error.type'), span.is_failure)
+             for span in self.receiver.spans])
+        self.assertNotIn(b'Namo', b''.join(self.receiver.bodies))
+
+    def test_an_inner_call_has_failed_unless_it_only_refused(self) -> None:
+        collector = self.collector()
+        for error in (None, UnknownNicknameError('who?'), StoreUnavailableError('no'), OSError()):
+            leave(collector, enter(collector, 'read', None, 'store'), error)
+        collector.stop()
+        self.assertEqual(
+            [(None, False), ('addrservice.errors.UnknownNicknameError', False),
+             ('addrservice.errors.StoreUnavailableError', True), ('OSError', True)],
+            [(span.attributes.get('error.type'), span.is_failure)
+             for span in self.receiver.spans])
+        self.assertEqual({(0, '')}, {(span.events, span.status_message)
+                                     for span in self.receiver.spans})
+
+
+class ContinuedTest(TracesTestCase):
+    """W3C Trace Context, 3.2 and 3.3."""
+
+    def test_a_trace_of_the_client_goes_on(self) -> None:
+        collector = self.collector(sampling=0)
+        span = self.request(collector, {**SAMPLED, 'tracestate': 'congo=t61,rojo=00f0'})
+        collector.stop()
+        received, = self.receiver.spans
+        self.assertEqual((TRACE_ID, SPAN_ID, 'congo=t61,rojo=00f0'),
+                         (received.trace_id, received.parent_id, received.trace_state))
+        self.assertEqual(f'00-{TRACE_ID}-{received.span_id}-01', span.traceresponse)
+
+    def test_a_client_that_does_not_keep_its_trace_is_followed(self) -> None:
+        collector = self.collector(sampling=1)
+        span = self.request(collector, UNSAMPLED)
+        self.assertEqual(TRACE_ID, span.trace_id)
+        self.assertRegex(span.traceresponse or '', r'-00\Z')
+        self.assertIsNone(collector.stop())
+
+    def test_what_a_future_version_adds_is_overlooked(self) -> None:
+        span = self.request(self.collector(), {'Traceparent': f'cc-{TRACE_ID}-{SPAN_ID}-01-more'})
+        self.assertEqual(TRACE_ID, span.trace_id)
+
+    def test_a_malformed_traceparent_begins_a_new_trace(self) -> None:
+        collector = self.collector()
+        with self.assertNoLogs():
+            for traceparent in (
+                '', 'x', f'00-{TRACE_ID}-{SPAN_ID}', f'00-{TRACE_ID}-{SPAN_ID}-01-more',
+                f'ff-{TRACE_ID}-{SPAN_ID}-01', f'00-{"0" * 32}-{SPAN_ID}-01',
+                f'00-{TRACE_ID}-{"0" * 16}-01', f'00-{TRACE_ID.upper()}-{SPAN_ID}-01',
+                f'00-{TRACE_ID[:-1]}-{SPAN_ID}-01', f'00-{TRACE_ID}-{SPAN_ID}-1',
+                f'{SAMPLED["traceparent"]},{SAMPLED["traceparent"]}', 'x' * 8000,
+            ):
+                with self.subTest(traceparent=traceparent[:80]):
+                    span = self.request(collector, {'traceparent': traceparent})
+                    self.assertRegex(span.trace_id or '', r'\A[0-9a-f]{32}\Z')
+                    self.assertNotEqual(TRACE_ID, span.trace_id)
+
+    def test_a_malformed_tracestate_is_dropped_without_a_word(self) -> None:
+        """The SDK would log it, and so anybody could fill the log."""
+        collector = self.collector()
+        with self.assertNoLogs():
+            for tracestate in ('no pair', 'a=1,a=2', 'x=' + 'y' * 600, '=,=,='):
+                self.request(collector, {**SAMPLED, 'tracestate': tracestate})
+        collector.stop()
+        self.assertEqual([(TRACE_ID, '')] * 4,
+                         [(span.trace_id, span.trace_state) for span in self.receiver.spans])
+
+
+class SettingsTest(TracesTestCase):
+    def test_the_resource_says_who_sends(self) -> None:
+        collector = self.collector()
+        self.request(collector)
+        collector.stop()
+        resource = self.receiver.spans[0].resource
+        self.assertEqual(('addrservice', __version__, os.getpid()), (
+            resource['service.name'], resource['service.version'], resource['process.pid']))
+        self.assertRegex(resource['service.instance.id'], r'\A[0-9a-f-]{36}\Z')
+        self.assertEqual(['/v1/traces'], self.receiver.paths)
+
+    def test_the_environment_tells_what_the_configuration_does_not(self) -> None:
+        os.environ.update({
+            'OTEL_EXPORTER_OTLP_ENDPOINT': self.receiver.url,
+            'OTEL_EXPORTER_OTLP_HEADERS': 'x-key=of-the-environment',
+            'OTEL_RESOURCE_ATTRIBUTES': 'service.instance.id=one,deployment.environment.name=test',
+            'OTEL_SERVICE_NAME': 'Of the environment',
+            'OTEL_TRACES_SAMPLER': 'always_on',
+        })
+        collector = self.collector(endpoint=None, sampling=None)
+        self.request(collector, UNSAMPLED)
+        for _ in range(9):
+            self.request(collector)
+        self.assertEqual('10 spans exported, 0 dropped', collector.stop())
+        resource = self.receiver.spans[0].resource
+        self.assertEqual(['Of the environment', 'one', 'test'], [
+            resource[name] for name in (
+                'service.name', 'service.instance.id', 'deployment.environment.name')])
+        self.assertEqual(('of-the-environment', ['/v1/traces']),
+                         (self.receiver.headers['x-key'], self.receiver.paths))
+
+    def test_the_configuration_wins(self) -> None:
+        file = tempfile.NamedTemporaryFile('w', suffix='.headers')
+        self.addCleanup(file.close)
+        file.write('X-Key: of the file\n\nAuthorization: Bearer abc \n')
+        file.flush()
+        os.environ.update({
+            'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://127.0.0.1:9',
+            'OTEL_EXPORTER_OTLP_HEADERS': 'x-key=of-the-environment',
+            'OTEL_SERVICE_NAME': 'Of the environment',
+            'OTEL_TRACES_SAMPLER': 'always_off',
+        })
+        collector = self.collector(endpoint=f'{self.receiver.url}/here', headers_file=file.name,
+                                   service_name='Of the configuration')
+        self.request(collector)
+        collector.stop()
+        self.assertEqual('Of the configuration', self.receiver.spans[0].resource['service.name'])
+        self.assertEqual(('of the file', 'Bearer abc', ['/here']), (
+            self.receiver.headers['x-key'], self.receiver.headers['authorization'],
+            self.receiver.paths))
+
+    def test_a_netrc_does_not_replace_the_authorization(self) -> None:
+        """As the HTTP library would have it."""
+        with tempfile.TemporaryDirectory() as folder:
+            netrc, headers = Path(folder, 'netrc'), Path(folder, 'headers')
+            netrc.write_text('machine 127.0.0.1 login a password b', encoding='utf-8')
+            headers.write_text('Authorization: Bearer abc', encoding='utf-8')
+            os.environ['NETRC'] = str(netrc)
+            collector = self.collector(headers_file=str(headers))
+            self.request(collector)
+            collector.stop()
+        self.assertEqual('Bearer abc', self.receiver.headers['authorization'])
+
+    def test_the_sdk_can_be_disabled(self) -> None:
+        os.environ['OTEL_SDK_DISABLED'] = 'true'
+        threads = threading.active_count()
+        collector = self.collector()
+        self.assertEqual(threads, threading.active_count())
+        span = self.request(collector, SAMPLED)
+        leave(collector, enter(collector, 'read', span, 'store'))
+        self.assertEqual((None, None), (span.trace_id, span.traceresponse))
+        self.assertIsNone(collector.stop())
+
+    def test_bad_settings_are_refused_and_secrets_not_repeated(self) -> None:
+        with tempfile.NamedTemporaryFile('w') as file:
+            file.write('secret: 1\nsecret without a colon\n')
+            file.flush()
+            for settings, reason in (
+                ({'endpoint': 'collector:4318'}, 'endpoint must be a URL such as'),
+                ({'endpoint': 'http://'}, 'endpoint must be a URL such as'),
+                ({'endpoint': 'http://a:99999'}, 'endpoint must be a URL such as'),
+                ({'endpoint': 7}, 'endpoint must be a URL such as'),
+                ({'endpoint': 'http://a:secret@b'}, 'endpoint must have no password'),
+                ({'sampling': 1.1}, 'sampling must be a number from 0 to 1'),
+                ({'sampling': True}, 'sampling must be a number from 0 to 1'),
+                ({'sampling': '1'}, 'sampling must be a number from 0 to 1'),
+                ({'timeout': 0}, 'timeout must be a number of seconds'),
+                ({'timeout': float('nan')}, 'timeout must be a number of seconds'),
+                ({'service-name': ''}, 'service-name must be a text'),
+                ({'service-name': 7}, 'service-name must be a text'),
+                ({'headers-file': '/nowhere'}, 'headers-file: /nowhere: No such file'),
+                ({'headers-file': 7}, 'headers-file: 7: cannot be read'),
+                ({'headers-file': file.name}, 'a line is not "Name: value"'),
+            ):
+                with self.subTest(settings=settings):
+                    with self.assertRaisesRegex(ValueError, reason) as caught:
+                        create_collector(PATH, settings)
+                    self.assertNotIn('secret', str(caught.exception))
+
+    def test_a_bad_environment_is_refused(self) -> None:
+        for name, value in (
+            ('OTEL_EXPORTER_OTLP_ENDPOINT', 'localhost:4318'),
+            ('OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', 'http://a:secret@b'),
+            ('OTEL_BSP_MAX_QUEUE_SIZE', '0'),
+            ('OTEL_BSP_SCHEDULE_DELAY', 'soon'),
+            ('OTEL_BSP_MAX_EXPORT_BATCH_SIZE', '2049'),
+        ):
+            with self.subTest(name=name), patch.dict(os.environ, {name: value}):
+                with self.assertRaisesRegex(ValueError, name):
+                    OpenTelemetryCollector()
+
+
+class LossTest(TracesTestCase):
+    """Whatever becomes of the exports, nobody waits for them and nothing piles up."""
+
+    def lost(self, **settings: Any) -> str:
+        """What the log says when one span is lost; it is all that any logger says."""
+        collector = self.collector(**settings)
+        self.request(collector)
+        with self.assertLogs() as logs:
+            self.assertEqual('0 spans exported, 1 dropped', collector.stop())
+        record, = logs.records
+        self.assertEqual(LOGGER, record.name)
+        return record.getMessage()
+
+    def test_an_endpoint_that_refuses(self) -> None:
+        for status in (400, 503):
+            with self.subTest(status=status):
+                self.receiver.status = status
+                self.assertEqual(f'spans lost: 1; the last: status {status}', self.lost())
+
+    def test_an_endpoint_that_redirects_is_not_followed(self) -> None:
+        """The SDK alone would take the redirect for a success."""
+        self.receiver.status = 307
+        with Receiver() as other:
+            self.receiver.location = f'{other.url}/v1/traces'
+            self.assertEqual('spans lost: 1; the last: status 307', self.lost())
+            self.assertEqual(0, other.requests)
+
+    def test_an_endpoint_where_nobody_listens(self) -> None:
+        with closed_url() as url:
+            self.assertEqual('spans lost: 1; the last: Connection refused',
+                             self.lost(endpoint=f'{url}/secret'))
+
+    def test_an_endpoint_that_hangs(self) -> None:
+        self.receiver.hang()
+        self.addCleanup(self.receiver.go_on)
+        self.assertEqual('spans lost: 1; the last: TimeoutError', self.lost(timeout=0.1))
+
+    def test_an_answer_without_an_end_is_not_waited_for(self) -> None:
+        self.receiver.is_endless = True
+        self.addCleanup(setattr, self.receiver, 'is_endless', False)
+        collector = self.collector()
+        self.request(collector)
+        self.assertEqual('1 spans exported, 0 dropped', collector.stop())
+
+    def test_what_does_not_fit_the_queue_is_dropped_counted_and_told_once(self) -> None:
+        """The SDK alone would drop another one in its place, and log each."""
+        os.environ['OTEL_BSP_MAX_QUEUE_SIZE'] = '5'
+        self.receiver.hang()
+        collector = self.collector(timeout=10)
+        with self.assertLogs() as logs:
+            for _ in range(5):
+                self.request(collector)
+            wait_until(lambda: self.receiver.requests)  # all five are on their way
+            for _ in range(100):
+                self.request(collector)
+        self.assertEqual([f'WARNING:{LOGGER}:spans lost: 1; the last: 5 wait already'],
+                         logs.output)
+        self.receiver.go_on()
+        self.assertEqual('5 spans exported, 100 dropped', collector.stop())
+        self.assertEqual(5, len(self.receiver.spans))
+
+    def test_sending_goes_on_when_the_endpoint_is_back(self) -> None:
+        os.environ['OTEL_BSP_SCHEDULE_DELAY'] = '10'
+        self.receiver.status = 400
+        collector = self.collector()
+        with self.assertLogs(LOGGER):
+            self.request(collector)
+            wait_until(lambda: self.receiver.requests)
+            self.receiver.status = 200
+            self.request(collector)
+            self.receiver.wait_for(1)
+        self.assertEqual('1 spans exported, 1 dropped', collector.stop())
+
+    def test_losses_are_told_once_a_minute(self) -> None:
+        now = 0.0
+        account = Account(1, logging.getLogger(LOGGER), lambda: now)
+        with self.assertLogs(LOGGER) as logs:
+            for now in (0.0, 1.0, 59.0, 60.0, 61.0, 120.0):
+                account.admit()
+                account.settle(1, 'it is late')
+        self.assertEqual([1, 3, 2], [int(line.split(': ')[1][:1]) for line in logs.output])
+
+    def test_what_still_waits_at_the_end_is_lost(self) -> None:
+        account = Account(9, logging.getLogger(LOGGER))
+        for _ in range(5):
+            account.admit()
+        account.settle(2, None)
+        self.assertEqual('2 spans exported, 3 dropped', account.report())
+
+    def test_stopping_without_having_started_is_harmless(self) -> None:
+        self.assertIsNone(OpenTelemetryCollector().stop())
+
+
+if __name__ == '__main__':
+    unittest.main()
