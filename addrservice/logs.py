@@ -3,9 +3,9 @@
 Formatters and handlers are wired up in the configuration (``logging.config.dictConfig``).
 """
 
-import json
 import logging
 from contextvars import ContextVar
+from json.encoder import encode_basestring_ascii
 from typing import Final
 
 request_id: ContextVar[str | None] = ContextVar('request_id', default=None)
@@ -21,10 +21,11 @@ class RequestFilter(logging.Filter):
     """Puts ``request_id`` and ``trace_id`` on each record that is logged on behalf of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        known = vars(record)
         for variable in (request_id, trace_id):
             current = variable.get()
-            if current is not None and not hasattr(record, variable.name):
-                setattr(record, variable.name, current)
+            if current is not None and variable.name not in known:
+                known[variable.name] = current
         return True
 
 
@@ -35,7 +36,8 @@ class KeyValueFormatter(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        pairs = [f' {key}={json.dumps(str(value))}' for key, value in vars(record).items()
+        pairs = [f' {key}={encode_basestring_ascii(str(value))}'
+                 for key, value in vars(record).items()
                  if key not in _STANDARD_ATTRIBUTES]
         return super().formatMessage(record) + ''.join(pairs)
 

@@ -61,7 +61,7 @@ def run_session(commands: list[str], replaced: dict[str, str]) -> list[str]:
         script = script.replace(shown, ours)
     with tempfile.TemporaryFile('w+') as output:  # a service left behind would hold a pipe
         subprocess.run(['bash', '-c', script], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
-                       timeout=3 * DEADLINE, check=True)
+                       stderr=subprocess.DEVNULL, timeout=3 * DEADLINE, check=True)
         output.seek(0)
         printed = output.read()
     for shown, ours in replaced.items():

@@ -14,6 +14,7 @@ from addrservice.collectors.prometheus.metrics import Metrics
 from addrservice.collectors.prometheus.outcomes import outcome
 from addrservice.collectors.prometheus.pulse import Pulse
 from addrservice.collectors.prometheus.requests import RequestCounter
+from addrservice.collectors.prometheus.tallies import Tallies, Tally
 from addrservice.tracing import AbstractTraceCollector, Kind, Span
 
 _FOLLOWED: Final[frozenset[Kind]] = frozenset({'store'})
@@ -32,9 +33,10 @@ class PrometheusCollector(AbstractTraceCollector):
         self._figures.use()
         self._metrics = Metrics(self._figures.registry)
         self._requests = RequestCounter(self._metrics)
-        self._operations: dict[tuple[str, str], Callable[[float], None]] = {}
+        self._operations: Tallies[tuple[str, str]] = Tallies(self._take_operations)
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []
-        self._pulse = Pulse(self._metrics.event_loop_delay.observe, self._tell)
+        self._pulse = Pulse(
+            self._metrics.event_loop_delay.observe, self._give_on, self._tell)
         self._lock = threading.Lock()
         self._cpu_seconds = 0.0
 
@@ -55,15 +57,10 @@ class PrometheusCollector(AbstractTraceCollector):
         if span.kind == 'server':
             self._requests.end(span)
         elif span.kind == 'store':
-            self._count_operation(span)
+            self._operations.add((span.name, outcome(span.error)), span.duration_ns / 1e9)
 
-    def _count_operation(self, span: Span) -> None:
-        key = span.name, outcome(span.error)
-        observe = self._operations.get(key)
-        if observe is None:
-            observe = self._metrics.operation_duration.labels(*key).observe
-            self._operations[key] = observe
-        observe(span.duration_ns / 1e9)
+    def _take_operations(self, key: tuple[str, str], tally: Tally) -> None:
+        self._metrics.operation_duration.labels(*key).add(tally.durations, tally.seconds)
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
         """Takes a value in, if the metrics know it."""
@@ -88,8 +85,14 @@ class PrometheusCollector(AbstractTraceCollector):
         self._measure()
         self._figures.share_exemplars(self._requests.exemplars())
 
+    def _give_on(self) -> None:
+        """Counts in the metrics what has been added up."""
+        self._requests.give_on()
+        self._operations.give_on()
+
     def _measure(self) -> None:
         """Takes what does not count by itself; the loop and a scrape in a thread both do."""
+        self._give_on()
         self._metrics.in_flight.set(self._requests.in_flight)
         for gauge, read in self._watched:
             gauge.set(read())

@@ -4,7 +4,7 @@ Names and units follow "Metric and label naming" of the Prometheus manual. No la
 value that a client makes up: a path is its route, a method that nobody knows is ``_OTHER``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -48,6 +48,21 @@ WORKERS: Final = 'addrservice_workers', 'Processes that serve requests.'
 BUILD_INFO: Final = 'addrservice_build_info', 'What runs here; always 1.'
 
 
+class Durations(Histogram):
+    """A histogram in seconds that can be given many at once."""
+
+    def add(self, durations: Sequence[int], seconds: float) -> None:
+        """Counts durations.
+
+        :param durations: how many, for each bucket
+        :param seconds: of all of them
+        """
+        self._sum.inc(seconds)
+        for bucket, number in zip(self._buckets, durations, strict=True):
+            if number:
+                bucket.inc(number)
+
+
 class Metrics:
     """The metrics that count.
 
@@ -65,7 +80,7 @@ class Metrics:
         self.requests = Counter(
             REQUESTS, 'Requests that have ended; 499: by their client.',
             (*by_route, 'status'), registry=registry)
-        self.request_duration = Histogram(
+        self.request_duration = Durations(
             REQUEST_DURATION, 'From the headers of a request to the end of its answer.',
             by_route, buckets=SECONDS, registry=registry)
         self.request_bytes = Counter(
@@ -83,7 +98,7 @@ class Metrics:
             ('reason',), registry=registry)
 
     def _declare_store(self, registry: CollectorRegistry) -> None:
-        self.operation_duration = Histogram(
+        self.operation_duration = Durations(
             'addrservice_store_operation_duration_seconds',
             'Operations of the store, the wait for a connection included.',
             ('operation', 'outcome'), buckets=SECONDS, registry=registry)

@@ -1,4 +1,4 @@
-"""The pulse: how late the event loop is, and an opportunity now and then to tell the others."""
+"""The pulse: how late the event loop is, and an opportunity for what has to be done regularly."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,11 +16,18 @@ class Pulse:
     one long pause is not one late timer among many.
 
     :param observe: is given the seconds of each timer's delay
+    :param give_on: is called at each timer
     :param tell: is called about once a second
     """
 
-    def __init__(self, observe: Callable[[float], None], tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        observe: Callable[[float], None],
+        give_on: Callable[[], None],
+        tell: Callable[[], None],
+    ) -> None:
         self._observe = observe
+        self._give_on = give_on
         self._tell = tell
         self._beats = 0
 
@@ -38,6 +45,7 @@ class Pulse:
             self._observe(now - self._due)
             self._due += INTERVAL
         self._timer = self._loop.call_at(self._due, self._beat)
+        self._give_on()
         self._beats += 1
         if self._beats % BEATS == 0:
             self._tell()

@@ -1,37 +1,23 @@
-"""Counts requests: each one passes here, so what can be is done once for all of the same kind."""
+"""Counts requests: each one passes here, so as little as can be is done about it."""
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from functools import cache
+from typing import Any, Final
 
 from prometheus_client.utils import floatToGoString
 
-from addrservice.collectors.prometheus.exemplars import Newest, is_kept, series_name
+from addrservice.collectors.prometheus.exemplars import Newest, is_kept, newest, series_name
 from addrservice.collectors.prometheus.metrics import (
     REQUEST_DURATION, REQUESTS, SECONDS, UNMATCHED, Metrics,
 )
 from addrservice.collectors.prometheus.outcomes import REASONS, refusal
+from addrservice.collectors.prometheus.tallies import Tallies, Tally
 from addrservice.tracing import Span
 
 _SCRAPE: Final = ' /metrics'  # how the name of its span ends
 _BOUNDS: Final = [*map(floatToGoString, [*SECONDS, float('inf')])]  # as the samples have them
 
-_Key = tuple[str, str | None, int]  # method, route, status
-
-
-class _Series(NamedTuple):
-    """The series of one method, route and status: their methods, and names for exemplars."""
-
-    method: str
-    route: str
-    status: int
-    ended: Callable[[], None]
-    took: Callable[[float], None]
-    received: Callable[[float], None]
-    sent: Callable[[float], None]
-    requests_name: str
-    bucket_names: list[str]
+_Key = tuple[str, str, int]  # method, route, status
 
 
 class RequestCounter:
@@ -43,14 +29,11 @@ class RequestCounter:
     def __init__(self, metrics: Metrics) -> None:
         self.in_flight = 0
         self._metrics = metrics
-        self._series: dict[_Key, _Series] = {}
-        self._exemplars: Newest = {}
+        self._tallies: Tallies[_Key] = Tallies(self._take)
+        self._exemplars: dict[tuple[_Key, int], tuple[str, float, float]] = {}  # int: the bucket
         # All of them from the beginning: Prometheus sees no increase in what was not there.
         self._refusals = {reason: metrics.refusals.labels(reason) for reason in REASONS}
-
-    def exemplars(self) -> Newest:
-        """For each series the newest request whose trace is known."""
-        return dict(self._exemplars)  # a copy, for it may grow while a scraper is answered
+        self.give_on = self._tallies.give_on
 
     def begin(self, span: Span) -> None:
         """Counts a request that has come; a scrape, which would always find itself, does not."""
@@ -62,44 +45,47 @@ class RequestCounter:
         if not span.name.endswith(_SCRAPE):
             self.in_flight -= 1
         attributes: dict[str, Any] = span.attributes
-        key = (attributes['http.request.method'], attributes.get('http.route'),
+        key = (attributes['http.request.method'], attributes.get('http.route', UNMATCHED),
                attributes['http.response.status_code'])
-        series = self._series.get(key) or self._new_series(key)
         seconds = span.duration_ns / 1e9
-        series.ended()
-        series.took(seconds)
-        self._count_bytes(series, attributes)
-        if series.status >= 400:
-            self._count_refusal(series, span.error)
+        bucket = self._tallies.add(key, seconds, attributes['http.request.body.size'],
+                                   attributes['http.response.body.size'])
         if span.trace_id is not None and is_kept(span.traceresponse):
-            exemplar = span.trace_id, seconds, time.time()
-            self._exemplars[series.bucket_names[bisect_left(SECONDS, seconds)]] = exemplar
-            self._exemplars[series.requests_name] = exemplar[0], 1, exemplar[2]
+            self._exemplars[key, bucket] = span.trace_id, seconds, time.time()
+        if key[2] >= 400:
+            self._count_refusal(key, span.error)
 
-    def _count_bytes(self, series: _Series, attributes: dict[str, Any]) -> None:
-        received, sent = attributes['http.request.body.size'], attributes['http.response.body.size']
-        if received:
-            series.received(received)
-        if sent:
-            series.sent(sent)
-
-    def _count_refusal(self, series: _Series, error: BaseException | None) -> None:
-        reason = refusal(series.method, series.status, error)
-        if reason is not None and series.route != UNMATCHED:
+    def _count_refusal(self, key: _Key, error: BaseException | None) -> None:
+        method, route, status = key
+        reason = refusal(method, status, error)
+        if reason is not None and route != UNMATCHED:
             self._refusals[reason].inc()
 
-    def _new_series(self, key: _Key) -> _Series:
-        method, route, status = key
-        by_route = method, route or UNMATCHED
-        labels = dict(zip(('method', 'route'), by_route, strict=True))
-        metrics = self._metrics
-        series = self._series[key] = _Series(
-            *by_route, status,
-            metrics.requests.labels(*by_route, status).inc,
-            metrics.request_duration.labels(*by_route).observe,
-            metrics.request_bytes.labels(*by_route).inc,
-            metrics.response_bytes.labels(*by_route).inc,
-            series_name(REQUESTS, {**labels, 'status': str(status)}),
-            [series_name(f'{REQUEST_DURATION}_bucket', {**labels, 'le': bound})
-             for bound in _BOUNDS])
-        return series
+    def _take(self, key: _Key, tally: Tally) -> None:
+        by_route, metrics = key[:2], self._metrics
+        metrics.requests.labels(*key).inc(sum(tally.durations))
+        metrics.request_duration.labels(*by_route).add(tally.durations, tally.seconds)
+        metrics.request_bytes.labels(*by_route).inc(tally.received)
+        metrics.response_bytes.labels(*by_route).inc(tally.sent)
+
+    def exemplars(self) -> Newest:
+        """For each series the newest request whose trace is known."""
+        found = self._exemplars.copy()  # for it may grow meanwhile
+        return newest(
+            exemplars for (key, bucket), (trace_id, seconds, ended) in found.items()
+            for exemplars in (
+                {_bucket_name(key, bucket): (trace_id, seconds, ended)},
+                {_requests_name(key): (trace_id, 1.0, ended)}))
+
+
+@cache
+def _bucket_name(key: _Key, bucket: int) -> str:
+    method, route, _ = key
+    return series_name(f'{REQUEST_DURATION}_bucket', {
+        'method': method, 'route': route, 'le': _BOUNDS[bucket]})
+
+
+@cache
+def _requests_name(key: _Key) -> str:
+    method, route, status = key
+    return series_name(REQUESTS, {'method': method, 'route': route, 'status': str(status)})
