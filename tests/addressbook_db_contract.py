@@ -67,8 +67,8 @@ def largest_entry() -> dict[str, Any]:
     }
 
 
-class AddressBookDBContract(ABC, _TestCase):
-    """The contract of ``AbstractAddressBookDB``.
+class StoreContract(ABC, _TestCase):
+    """What is to be held against a store.
 
     A backend's test inherits this first, then ``unittest.IsolatedAsyncioTestCase``.
     """
@@ -84,6 +84,10 @@ class AddressBookDBContract(ABC, _TestCase):
         self.store = await self.make_store()
         await self.store.start()
         self.addAsyncCleanup(self.store.stop)
+
+
+class AddressBookDBContract(StoreContract):
+    """The contract of ``AbstractAddressBookDB``."""
 
     # Helpers
 

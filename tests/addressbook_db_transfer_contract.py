@@ -1,23 +1,15 @@
 """What every store keeps to where entries come and go by the thousand."""
 
-import asyncio
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
-from unittest import IsolatedAsyncioTestCase
+from typing import Final
 
-from addrservice.addressbook_db import AbstractAddressBookDB, StoredEntry
+from addrservice.addressbook_db import StoredEntry
 from addrservice.addressbook_db.abstract import digest, now
 from addrservice.validation import serialise_entry
 from tests.addressbook_db_contract import (
-    HOSTILE_TEXTS, NUMBERS, ODD_NICKNAMES, entry_at, entry_named, largest_entry,
+    HOSTILE_TEXTS, NUMBERS, ODD_NICKNAMES, StoreContract, entry_at, entry_named, largest_entry,
 )
 from tests.addressbook_db_search_contract import ALIKE
 from tests.support import address
-
-if TYPE_CHECKING:
-    _TestCase = IsolatedAsyncioTestCase
-else:
-    _TestCase = object  # no test case by itself, so that nothing collects it where it is imported
 
 LONG_AGO: Final = 1_000_000
 
@@ -34,23 +26,8 @@ def many(number: int, version: int = LONG_AGO) -> list[StoredEntry]:
             for index in range(number)]
 
 
-class TransferContract(ABC, _TestCase):
-    """The contract of ``create_entries`` and ``read_entries``.
-
-    A backend's test inherits this first, then ``unittest.IsolatedAsyncioTestCase``.
-    """
-
-    @abstractmethod
-    async def make_store(self) -> AbstractAddressBookDB:
-        """A store without entries, not yet started; what it needs besides is cleaned up later."""
-
-    async def asyncSetUp(self) -> None:
-        await super().asyncSetUp()
-        # Else asyncio notes who began each step, which takes longer than what the databases do.
-        asyncio.get_running_loop().set_debug(False)
-        self.store = await self.make_store()
-        await self.store.start()
-        self.addAsyncCleanup(self.store.stop)
+class TransferContract(StoreContract):
+    """The contract of ``create_entries`` and ``read_entries``."""
 
     async def everything(self) -> list[StoredEntry]:
         """All entries."""

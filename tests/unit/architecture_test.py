@@ -20,8 +20,8 @@ ROOMS: Final = (
     '__main__', 'server', 'transfer', 'process', 'supervisor', 'workers', 'tls', 'profiling',
     'http_server', 'app', 'docs', 'base_handler', 'request_span', 'answers', 'gate', 'openapi',
     'auth', 'collectors', 'throttle', 'forwarded', 'parameters', 'preconditions', 'negotiation',
-    'cors', 'service', 'merge_patch', 'addressbook_db', 'sql_connectors', 'validation', 'explanation', 'config',
-    'tracing', 'plugins', 'systemd', 'logs', 'errors', '',
+    'cors', 'service', 'merge_patch', 'addressbook_db', 'sql_connectors', 'validation',
+    'explanation', 'config', 'tracing', 'plugins', 'systemd', 'logs', 'errors', '',
 )
 
 # The only ones that know of the web.

@@ -4,13 +4,12 @@ import datetime
 import decimal
 import itertools
 import json
-import tempfile
 import unittest
 import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from hypothesis import configuration, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from addrservice import ENTRY_SCHEMA
 from addrservice.errors import (
@@ -22,6 +21,7 @@ from tests.entries import (
     ADDRESS, ARRAYS, EMAIL_ADDRESS, KINDS, LONGEST_EMAIL, NUMBERS, OBJECTS, REQUIRED, TEXTS,
     Place, at, full_entry, places, replaced, without,
 )
+from tests.properties import keep_home_temporary
 from tests.support import address
 
 MARK: Final = 'swordfish'
@@ -30,12 +30,7 @@ LARGEST: Final = 2**53 - 1
 PROPERTY: Final = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
 
-def setUpModule() -> None:
-    """Hypothesis keeps what it reads of Unicode and of the code in a folder that goes again."""
-    folder = tempfile.TemporaryDirectory()
-    unittest.addModuleCleanup(folder.cleanup)
-    configuration.set_hypothesis_home_dir(folder.name)
-    unittest.addModuleCleanup(configuration.set_hypothesis_home_dir, None)
+setUpModule = keep_home_temporary
 
 
 def nested(levels: int) -> list[Any]:
