@@ -122,8 +122,7 @@ class _Session(requests.Session):
         super().__init__()
         self.failure = 'it could not be sent'
         self.auth = _as_it_is  # else ~/.netrc would replace what headers-file has
-        self.stream = True  # else a body without an end would be read to its end
-        self.hooks['response'] = [_close]
+        self.hooks['response'] = [_close]  # unread: a body may have no end
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         try:

@@ -1,6 +1,5 @@
 """Settings of the traces, from the configuration and from the environment, checked at the start."""
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -67,7 +66,7 @@ def seconds(value: float | None) -> float | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def name_of_service(value: str | None) -> Mapping[str, str]:
