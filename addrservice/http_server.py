@@ -49,10 +49,6 @@ BACKLOG: Final = 4096
 # Connections for each of which a further new one is taken in at once.
 SHARE: Final = 8
 
-# Requests on one connection; then it ends, so that those of many clients spread over all processes
-# again when one of these was replaced.
-MAX_REQUESTS: Final = 100
-
 # Connections beyond the cap that are told so; yet further ones are closed at once.
 MAX_OVERFLOW: Final = 64
 
@@ -74,6 +70,7 @@ class AddressBookHTTPServer(HTTPServer):
     :param overflow: answers those on connections beyond the cap
     :param limits: sizes, timeouts and the cap
     :param tls: to speak HTTPS
+    :ivar max_requests: on one connection, which ends then; no limit unless it is set
     """
 
     def initialize(  # type: ignore[override]  # Tornado's stand-in for a constructor
@@ -100,6 +97,7 @@ class AddressBookHTTPServer(HTTPServer):
         self._overflow_params = copy.copy(self.conn_params)
         self._overflow_params.no_keep_alive = True
         self._overflow_params.header_timeout = limits.body_timeout
+        self.max_requests: int | None = None
         self._last_params = copy.copy(self.conn_params)
         self._last_params.no_keep_alive = True
         self._quiet_since: dict[HTTP1ServerConnection, float] = {}
@@ -158,7 +156,7 @@ class AddressBookHTTPServer(HTTPServer):
         assert isinstance(server_conn, HTTP1ServerConnection)
         self._quiet_since[server_conn] = time.monotonic()
         self._requests[server_conn] += 1
-        if self._requests[server_conn] == MAX_REQUESTS - 1:
+        if self._requests[server_conn] + 1 == self.max_requests:
             server_conn.params = self._last_params  # of the next: those of this one are read
         if server_conn.params is self._overflow_params:
             delegate = self._overflow.start_request(server_conn, request_conn)

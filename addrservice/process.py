@@ -35,6 +35,10 @@ from addrservice.workers import Listeners, WorkerLink
 # (gc.set_threshold): a connection is some 60 objects, a request in flight some 200.
 GC_THRESHOLDS: Final = (50_000, 20, 10)
 
+# Requests on one connection to a worker: those of many clients spread over all workers again soon
+# after one of these was replaced.
+MAX_REQUESTS: Final = 100
+
 # How often a worker's event loop says that it turns, in the time after which it counts as stuck.
 BEATS: Final = 4
 
@@ -93,6 +97,8 @@ class Process:
         operators = make_operator_application(service, limits, debug, self._collectors)
         context = make_tls_context(self._settings)
         server = AddressBookHTTPServer(application, overflow, limits, context)
+        if self._link is not None:
+            server.max_requests = MAX_REQUESTS
         metrics = AddressBookHTTPServer(operators, overflow, limits)
         listeners = self._link.listeners if self._link else listen(self._settings, self._options)
         stack.push_async_callback(metrics.drain, 0)  # to the last, it tells that all others end
@@ -113,7 +119,7 @@ class Process:
             print_start_line(self._settings, listeners)
             systemd.notify('READY=1')
         for listener in listeners.http:
-            self._logger.info('listening on %s port %d', *listener.getsockname()[:2])
+            self._logger.info('listening on %s', _place(listener, with_address=True))
 
     async def _give_signs_of_life(self, stop: 'Stop') -> None:
         """Tells the supervisor, or systemd, that the event loop turns; drains if there is none."""
@@ -290,5 +296,12 @@ def print_start_line(settings: Settings, listeners: Listeners) -> None:
     """Tells who has started the service where it listens."""
     for name, sockets in (('', listeners.http), (' metrics', listeners.metrics)):
         for listener in sockets[:1]:
-            port = listener.getsockname()[1]
-            print(f'Starting {settings.service.name}{name} on port {port} ...', flush=True)
+            print(f'Starting {settings.service.name}{name} on {_place(listener)} ...', flush=True)
+
+
+def _place(listener: socket, with_address: bool = False) -> str:
+    """Where a socket listens, in words."""
+    if listener.family == AF_UNIX:
+        return str(listener.getsockname())
+    address, port = listener.getsockname()[:2]
+    return f'{address} port {port}' if with_address else f'port {port}'

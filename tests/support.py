@@ -22,6 +22,7 @@ import msgspec
 import yaml
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
+from tornado.web import Application
 
 from addrservice import LOGGER_NAME
 from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
@@ -94,11 +95,16 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         self.client = AsyncHTTPClient(force_instance=True)
         self.addCleanup(self.client.close)
 
+    def make_application(self) -> Application:
+        """What is served."""
+        return make_application(
+            self.service, self.settings.service, self.show_tracebacks, self.gate)
+
     def _serve(self) -> None:
-        arguments = self.service, self.settings.service, self.show_tracebacks
+        overflow = make_overflow_application(
+            self.service, self.settings.service, self.show_tracebacks)
         self.server = AddressBookHTTPServer(
-            make_application(*arguments, self.gate), make_overflow_application(*arguments),
-            self.settings.service)
+            self.make_application(), overflow, self.settings.service)
         sockets = bind_sockets(0, '127.0.0.1')
         self.port = sockets[0].getsockname()[1]
         self.server.add_sockets(sockets)

@@ -102,6 +102,14 @@ class StartTest(unittest.TestCase):
             self.folder, service={'tls': {'certificate': missing, 'key': missing}})
         self.assert_refused(self.start('-c', str(config)), missing, 'No such file')
 
+    def test_other_commands_refuse_in_one_line_too(self) -> None:
+        config = str(write_config(self.folder))
+        self.assert_refused(self.start('export', '-c', config), config, 'memory')
+        nowhere = str(self.folder / 'missing' / 'tokens')
+        self.assert_refused(
+            self.start('token', 'new', 'ada', '--scope', 'addressbook:read', '--file', nowhere),
+            nowhere)
+
     def test_a_port_in_use_is_refused_in_one_line(self) -> None:
         with socket.create_server(('127.0.0.1', 0)) as taken:
             port = str(taken.getsockname()[1])

@@ -30,7 +30,13 @@ PAUSE: Final = 0.005  # seconds between a client's requests: cores are needed to
 # Stands where systemd does: runs a program that has inherited a listening socket.
 ACTIVATE: Final = '''
 import os, socket, sys
-os.dup2(socket.create_server(('127.0.0.1', 0)).detach(), 3)
+if path := os.environ.pop('SOCKET', ''):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+else:
+    listener = socket.create_server(('127.0.0.1', 0))
+os.dup2(listener.detach(), 3)
 os.set_inheritable(3, True)
 os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())}
 os.execv(sys.argv[1], sys.argv[1:])
@@ -268,6 +274,20 @@ class SystemdTest(WorkersTestCase):
             server.process.send_signal(signal.SIGTERM)
             hear(systemd, 'STOPPING=1')
         self.assertEqual(0, server.wait(), server.stderr)
+
+    def test_a_socket_may_be_one_of_this_machine_alone(self) -> None:
+        path = str(self.folder / 'http')
+        with patch.dict(os.environ, SOCKET=path):
+            server = self.start(wrapper=(sys.executable, '-c', ACTIVATE))
+        assert server.process.stdout is not None
+        self.assertEqual(f'Starting Address Book on {path} ...\n',
+                         server.process.stdout.readline())
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.sendall(b'GET /addressbook HTTP/1.0\r\n\r\n')
+            self.assertIn(b'200 OK', client.recv(1000))
+        self.assertEqual(0, server.stop(), server.stderr)
+        self.assertIn(f'listening on {path}', server.stderr)
 
 
 def hear(systemd: socket.socket, state: str) -> None:

@@ -31,8 +31,9 @@ class StartAndStopTest(SupervisorTestCase):
                 self.send(number)
                 self.assertEqual(0, await task)
             self.assertCountEqual(started, self.noted('SIGTERM'))
-            with self.assertRaises(ChildProcessError):
-                os.waitpid(-1, os.WNOHANG)
+            for process in started:
+                with self.assertRaises(ProcessLookupError):
+                    os.kill(process, 0)
 
     async def test_once_the_workers_listen_no_more_connections_are_refused(self) -> None:
         self.text = ('serve(leave=lambda: (os.close(told["http"][0]), note("closed"), '

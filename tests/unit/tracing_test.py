@@ -11,14 +11,16 @@ import time
 import unittest
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from types import AsyncGeneratorType
 from typing import Any, Final
 
+from addrservice import tracing
 from addrservice.tracing import (
-    AbstractTraceCollector, CumulativeFunctionTimeProfiler, Span, Timeline, collecting,
-    create_collector, trace,
+    AbstractTraceCollector, CumulativeFunctionTimeProfiler, Kind, Span, Timeline, begin_request,
+    collecting, create_collector, end_request, is_on, trace,
 )
 
 LOGGER: Final = logging.Logger('test')  # nobody else has it
@@ -491,6 +493,26 @@ class FailingCollectorTest(unittest.TestCase):
         self.assertEqual(['Failing failed'] * 2 + ['Failing failed 3 times'] * 2,
                          [record.getMessage() for record in caught.records])
 
+    def test_one_that_fails_to_start_or_to_choose_is_logged_and_told_of_the_request(self) -> None:
+        class Broken(Recorder):
+            def start(self) -> None:
+                raise ValueError
+
+            def follows(self, request: Span) -> frozenset[Kind]:
+                raise ValueError
+
+        broken = Broken()
+        with self.assertLogs(LOGGER, 'ERROR') as logs, collecting([broken], LOGGER):
+            copy_context().run(begin_request, 'GET /', {})
+        self.assertEqual(['Broken failed', 'Broken failed 2 times'],
+                         [record.getMessage() for record in logs.records])
+        self.assertEqual(['GET /'], broken.names())
+
+    def test_one_has_nothing_to_expose_and_watches_nothing_unless_it_says_so(self) -> None:
+        recorder = Recorder()
+        recorder.watch('connections', lambda: 1)
+        self.assertIsNone(recorder.expose('*/*'))
+
     def test_one_that_fails_to_stop_is_logged(self) -> None:
         """Its only failure, with its traceback, and the others are stopped."""
         other = Recorder()
@@ -511,6 +533,74 @@ class FailingCollectorTest(unittest.TestCase):
 
         with self.assertLogs(LOGGER), collecting([Failing()], LOGGER):
             self.assertEqual([0, 1], asyncio.run(consume()))
+
+
+class Selective(Recorder):
+    """Wants to be told of some kinds of spans only."""
+
+    def __init__(self, *kinds: Kind) -> None:
+        super().__init__()
+        self.kinds = frozenset(kinds)
+
+    def follows(self, request: Span) -> frozenset[Kind]:
+        return self.kinds
+
+
+@trace('read', 'store')
+def read() -> None:
+    with tracing.span('SELECT', 'client', {'db.system.name': 'sql'}):
+        add(1, 2)
+
+
+class RequestTest(unittest.TestCase):
+    """The span of a request, and which of those inside are made."""
+
+    def names_seen(self, *collectors: Recorder) -> list[list[str]]:
+        """What each of them is told of, while a request reads."""
+        def serve() -> None:
+            request = begin_request('GET /', {'Traceparent': 'x'})
+            assert request is not None
+            read()
+            end_request(request)
+
+        with collecting(collectors, LOGGER):
+            copy_context().run(serve)
+        return [collector.names() for collector in collectors]
+
+    def test_all_that_is_inside_is_told_of(self) -> None:
+        recorder = Recorder()
+        self.assertEqual([['GET /', 'read', 'SELECT', 'add']], self.names_seen(recorder))
+        self.assertEqual(['add', 'SELECT', 'read', 'GET /'], recorder.ended())
+        self.assertEqual(['server', 'store', 'client', 'internal'],
+                         [seen.kind for seen in recorder.entered])
+        self.assertEqual([None, 'GET /', 'read', 'SELECT'],
+                         [recorder.parent(name) for name in recorder.names()])
+        self.assertEqual({'Traceparent': 'x'}, recorder.span('GET /').carrier)
+        self.assertEqual({'db.system.name': 'sql'}, recorder.span('SELECT').attributes)
+
+    def test_what_nobody_wants_to_be_told_of_is_not_made(self) -> None:
+        """A call below it becomes a child of the next one above."""
+        for kinds, names in (((), ['GET /']), (('store',), ['GET /', 'read']),
+                             (('client', 'internal'), ['GET /', 'SELECT', 'add'])):
+            with self.subTest(kinds=kinds):
+                recorder = Selective(*kinds)
+                self.assertEqual([names], self.names_seen(recorder))
+                self.assertEqual([None, *names[:-1]],
+                                 [recorder.parent(name) for name in names])
+
+    def test_what_one_wants_to_be_told_of_all_are_told_of(self) -> None:
+        seen = ['GET /', 'read', 'add']
+        self.assertEqual([seen, seen], self.names_seen(Selective('store'), Selective('internal')))
+
+    def test_nothing_is_made_where_no_collector_is_in_force(self) -> None:
+        self.assertFalse(is_on())
+        self.assertIsNone(begin_request('GET /', {}))
+        with recording() as recorder:
+            request = copy_context().run(begin_request, 'GET /', {})
+            self.assertTrue(is_on())
+        assert request is not None
+        end_request(request)  # too late: nobody listens any more
+        self.assertEqual([], recorder.ended())
 
 
 class CollectingTest(unittest.TestCase):
