@@ -125,10 +125,13 @@ class Process:
         """Tells the supervisor, or systemd, that the event loop turns; drains if there is none."""
         if self._link is None:
             await systemd.watchdog()
-            return
+        else:
+            await self._beat(self._link, stop)
+
+    async def _beat(self, link: WorkerLink, stop: 'Stop') -> None:
         try:
             while True:
-                self._link.beat()
+                link.beat()
                 await asyncio.sleep(self._settings.service.stuck_deadline / BEATS)
         except BrokenPipeError:
             self._logger.error('the supervisor is gone')
