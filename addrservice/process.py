@@ -33,7 +33,7 @@ from addrservice.workers import Listeners, WorkerLink
 
 # Objects made before the young ones are looked through, and how often that is before older ones are
 # (gc.set_threshold): a connection is some 60 objects, a request in flight some 200.
-GC_THRESHOLDS: Final = (50_000, 20, 10)
+GC_THRESHOLDS: Final = (10_000, 50, 20)
 
 # Requests on one connection to a worker: those of many clients spread over all workers again soon
 # after one of these was replaced.

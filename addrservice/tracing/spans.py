@@ -259,6 +259,8 @@ def begin_request(name: str, carrier: Mapping[str, str]) -> Span | None:
 
 def end_request(span: Span) -> None:
     """Leaves the span of a request."""
+    if current_span.get() is span:
+        current_span.set(None)  # else the task, its context and the span hold each other
     if tracer is not None:
         tracer.exit(span)
 

@@ -1,6 +1,7 @@
 """Tracing: what a span covers, collectors that fail, the profiler, the timeline."""
 
 import asyncio
+import gc
 import inspect
 import json
 import logging
@@ -546,6 +547,16 @@ class Selective(Recorder):
         return self.kinds
 
 
+class Silent(Recorder):
+    """Keeps nothing."""
+
+    def enter(self, span: Span) -> None:
+        pass
+
+    def exit(self, span: Span) -> None:
+        pass
+
+
 @trace('read', 'store')
 def read() -> None:
     with tracing.span('SELECT', 'client', {'db.system.name': 'sql'}):
@@ -591,6 +602,25 @@ class RequestTest(unittest.TestCase):
     def test_what_one_wants_to_be_told_of_all_are_told_of(self) -> None:
         seen = ['GET /', 'read', 'add']
         self.assertEqual([seen, seen], self.names_seen(Selective('store'), Selective('internal')))
+
+    def test_a_request_leaves_nothing_for_the_garbage_collector(self) -> None:
+        """It would stop the service for some milliseconds, again and again."""
+        async def serve() -> None:
+            request = begin_request('GET /', {})
+            assert request is not None
+            read()
+            end_request(request)
+
+        async def serve_all() -> None:
+            await asyncio.gather(*(serve() for _ in range(10)))  # each in a task of its own
+
+        with collecting([Silent()], LOGGER):
+            asyncio.run(serve_all())
+            gc.collect()
+            gc.disable()
+            self.addCleanup(gc.enable)
+            asyncio.run(serve_all())
+            self.assertEqual(0, gc.collect())
 
     def test_nothing_is_made_where_no_collector_is_in_force(self) -> None:
         self.assertFalse(is_on())
