@@ -34,14 +34,13 @@ class Span:
     :param carrier: the header fields of a request, whatever their case
 
     ``start_ns`` and ``end_ns`` are nanoseconds of ``time.perf_counter_ns`` (``end_ns`` is 0 while
-    the call runs), ``task`` is the asyncio task that made the call, ``error`` the exception that
-    left it. ``attributes`` may grow until the exit; their names are those of OpenTelemetry's
+    the call runs), ``error`` the exception that left it. ``attributes`` may grow until the exit; their names are those of OpenTelemetry's
     semantic conventions. The last two are for a collector to set when a request is entered:
     ``trace_id``, 32 hex digits, for log and metrics, and ``traceresponse``, for the answer.
     ``followed`` are the kinds of spans inside that some collector wants to be told of.
     """
 
-    __slots__ = ('name', 'kind', 'parent', 'task', 'error', 'start_ns', 'end_ns', 'attributes',
+    __slots__ = ('name', 'kind', 'parent', '_task', 'error', 'start_ns', 'end_ns', 'attributes',
                  'carrier', 'trace_id', 'traceresponse', 'followed')
 
     def __init__(
@@ -54,7 +53,7 @@ class Span:
         self.name = name
         self.kind = kind
         self.parent = parent
-        self.task = _current_task()
+        self._task: asyncio.Task[Any] | None = None
         self.error: BaseException | None = None
         self.attributes: dict[str, Attribute] = {}
         self.carrier = carrier
@@ -63,6 +62,17 @@ class Span:
         self.followed: frozenset[Kind] = parent.followed if parent else INNER_KINDS
         self.start_ns = time.perf_counter_ns()
         self.end_ns = 0
+
+    @property
+    def task(self) -> 'asyncio.Task[Any] | None':
+        """The asyncio task that made the call; to be asked for in ``enter``.
+
+        It is found only then: where the system is slow to tell the process id, which asyncio asks
+        for, that takes longer than all the rest of a span.
+        """
+        if self._task is None:
+            self._task = _current_task()
+        return self._task
 
     @property
     def duration_ns(self) -> int:

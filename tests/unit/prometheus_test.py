@@ -375,7 +375,9 @@ class AnswerTest(CollectorTestCase):
         collector = self.start()
         pass_through(
             collector, request(milliseconds=3), traced(request(milliseconds=4), '01'),
-            traced(request(milliseconds=2_000, status=503), None))
+            traced(request(milliseconds=2_000, status=503), '03'),
+            traced(request(milliseconds=20, status=404), '00'),
+            traced(request(milliseconds=20, status=404), None))
         self.assertEqual({'0.005': TRACE, '2.5': TRACE},
                          traces(collector, 'addrservice_http_request_duration_seconds_bucket'))
         self.assertEqual({'200': TRACE, '503': TRACE},

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, TraceIdRatioBased
 from opentelemetry.trace import (
-    NoOpTracer, SpanKind, StatusCode, TraceFlags, set_span_in_context,
+    NoOpTracer, SpanKind, StatusCode, set_span_in_context,
 )
 from opentelemetry.trace import Span as SDKSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -145,7 +145,7 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         if 'traceparent' not in span.carrier:
             drawn = self._ids.generate_trace_id()
             if drawn & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
-                _tell(span, drawn, self._ids.generate_span_id(), TraceFlags.RANDOM_TRACE_ID)
+                span.trace_id = f'{drawn:032x}'  # for the log; there is nothing to answer
                 return
             self._ids.drawn = drawn
         offset = time.time_ns() - time.perf_counter_ns()

@@ -26,7 +26,7 @@ def is_kept(traceresponse: str | None) -> bool:
     :param traceresponse: value of the header field (W3C Trace Context, level 2), which ends with
         two hex digits of flags
     """
-    return traceresponse is None or bool(int(traceresponse[-2:], 16) & _SAMPLED)
+    return traceresponse is not None and bool(int(traceresponse[-2:], 16) & _SAMPLED)
 
 
 def newest(several: Iterable[Newest]) -> Newest:
