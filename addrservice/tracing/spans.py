@@ -34,10 +34,11 @@ class Span:
     :param carrier: the header fields of a request, whatever their case
 
     ``start_ns`` and ``end_ns`` are nanoseconds of ``time.perf_counter_ns`` (``end_ns`` is 0 while
-    the call runs), ``error`` the exception that left it. ``attributes`` may grow until the exit; their names are those of OpenTelemetry's
-    semantic conventions. The last two are for a collector to set when a request is entered:
-    ``trace_id``, 32 hex digits, for log and metrics, and ``traceresponse``, for the answer.
-    ``followed`` are the kinds of spans inside that some collector wants to be told of.
+    the call runs), ``error`` the exception that left it. ``attributes`` may grow until the exit;
+    their names are those of OpenTelemetry's semantic conventions. The next two are for a collector
+    to set when a request is entered: ``trace_id``, 32 hex digits, for log and metrics, and
+    ``traceresponse``, for the answer. ``followed`` are the kinds of spans inside that some
+    collector wants to be told of.
     """
 
     __slots__ = ('name', 'kind', 'parent', '_task', 'error', 'start_ns', 'end_ns', 'attributes',
