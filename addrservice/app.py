@@ -4,7 +4,6 @@ A handler parses, calls the service once and answers; what it raises is answered
 handler.
 """
 
-import asyncio
 import hashlib
 import logging
 import re
@@ -28,6 +27,9 @@ from addrservice.errors import PreconditionFailedError
 from addrservice.gate import Gate
 from addrservice.negotiation import accepts_gzip
 from addrservice.openapi import describe
+from addrservice.operators import (
+    HealthRequestHandler, MetricsRequestHandler, ReadinessRequestHandler,
+)
 from addrservice.parameters import Query, read_idempotency_key, read_query
 from addrservice.preconditions import Preconditions, entity_tag, last_modified
 from addrservice.service import AddressBookService, Condition
@@ -36,32 +38,6 @@ from addrservice.tracing import AbstractTraceCollector
 # What is in an address book is personal: nobody but the client may keep it, and the client has to
 # ask whether it is still so.
 PERSONAL: Final = 'private, no-cache'
-
-
-class HealthRequestHandler(BaseRequestHandler):
-    """Whether the process lives; never asks the store."""
-
-    is_vital = True
-
-    def get(self) -> None:
-        self.write(orjson.dumps({'uptime': self.service.uptime_millis()}))
-
-    head = get
-
-
-class ReadinessRequestHandler(BaseRequestHandler):
-    """Whether requests should be sent here."""
-
-    is_vital = True
-
-    async def get(self) -> None:
-        status = await self.service.status()
-        if not status.ready:
-            self._set_error_headers(HTTPStatus.SERVICE_UNAVAILABLE)
-            self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.write(orjson.dumps(status._asdict()))
-
-    head = get
 
 
 class AddressBookRequestHandler(BaseRequestHandler):
@@ -179,27 +155,6 @@ class OpenAPIRequestHandler(BaseRequestHandler):
         self.set_header('Cache-Control', 'no-cache')
         self.etag = entity_tag(self.settings['description_digest'], self.goes_gzipped(description))
         self.write(description)
-
-    head = get
-
-
-class MetricsRequestHandler(BaseRequestHandler):
-    """What the collectors tell a scraper."""
-
-    produces_json = False
-    is_vital = True
-
-    async def get(self) -> None:
-        collectors: Sequence[AbstractTraceCollector] = self.settings['collectors']
-        accept = self.request.headers.get('Accept', '')
-        for collector in collectors:
-            # In a thread, for several processes leave their figures in files.
-            exposed = await asyncio.to_thread(collector.expose, accept)
-            if exposed is not None:
-                self.set_header('Content-Type', exposed[0])
-                self.write(exposed[1])
-                return
-        raise HTTPError(HTTPStatus.NOT_FOUND, 'No collector has metrics to tell')
 
     head = get
 

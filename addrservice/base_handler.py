@@ -1,4 +1,4 @@
-"""What all request handlers share: the request's id, its body within the limit, errors as JSON.
+"""What all request handlers share: the request's id, the gate, errors as JSON.
 
 Whatever a handler raises becomes an answer in one place, ``BaseRequestHandler.send_error``.
 """
@@ -15,18 +15,17 @@ from typing import Any, Final
 
 import orjson
 import uuid_utils
-from tornado.httputil import HTTPInputError, HTTPServerRequest
+from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 from tornado.log import app_log
-from tornado.web import (
-    GZipContentEncoding, HTTPError, RequestHandler, stream_request_body,
-)
+from tornado.web import GZipContentEncoding, HTTPError, RequestHandler
 
 from addrservice import logs, request_span
 from addrservice.answers import (
     CLIENT_CLOSED_REQUEST, INTERNAL, answer_to, error_headers, message_of,
 )
 from addrservice.auth.abstract import Caller
+from addrservice.body_handler import BodyRequestHandler
 from addrservice.config import ServiceSettings
 from addrservice.cors import cors_headers, preflight_headers
 from addrservice.errors import InvalidInputError, OverloadedError, StoreError
@@ -34,23 +33,12 @@ from addrservice.gate import Admission, Gate
 from addrservice.negotiation import JSON, MERGE_PATCH, accepts_gzip, accepts_json
 from addrservice.service import AddressBookService
 from addrservice.tracing import Span
-from addrservice.validation import parse_json
-
-# What is read and dropped of a body over the limit, in bytes, so that a client that is still
-# sending gets to the answer; one that sends yet more is cut off.
-MAX_DISCARDED: Final = 8 * 1024 * 1024
 
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
-# Never two ways to take the same blank: a client could make the match last for ever.
-_UTF_8: Final = re.compile(r'\s*(;\s*(charset\s*=\s*("utf-8"|utf-8)\s*)?)*', re.IGNORECASE)
 
 
-@stream_request_body
-class BaseRequestHandler(RequestHandler):
-    """What all handlers share: the request's id, its body within the limit, errors as JSON.
-
-    The body arrives through ``data_received``, so that one over the limit is noticed and never
-    held, and so that Tornado does not try to read forms in it.
+class BaseRequestHandler(BodyRequestHandler):
+    """What all handlers share: the request's id, the gate, errors as JSON.
 
     :cvar produces_json: whether that is what clients have to accept
     :cvar is_vital: whether it is answered even where there is too much to do
@@ -71,13 +59,11 @@ class BaseRequestHandler(RequestHandler):
     def initialize(
         self, service: AddressBookService, limits: ServiceSettings, route: str | None = None
     ) -> None:
+        self.initialize_body(limits)
         self.service = service
-        self.limits = limits
         self.route = route
         self.etag: str | None = None
         self.failure: str | None = None
-        self._body: list[bytes] = []
-        self._body_size = 0
         self._streamed_size = 0
         if self._gate.trusts_proxies:
             self._take_note_of_origin()
@@ -114,7 +100,7 @@ class BaseRequestHandler(RequestHandler):
         logs.request_id.set(self.request_id)
         self._begin_span()
         self._take_note_of_task()
-        self._bound_body()
+        self.bound_body()
         method = str(self.request.method)
         if method == 'OPTIONS' or method not in self.methods():
             return None
@@ -146,7 +132,7 @@ class BaseRequestHandler(RequestHandler):
         if self.span is not None:
             request_span.end(
                 self.span, self.request, request_id=self.request_id, route=self.route,
-                status=self.get_status(), sizes=(self._body_size, self._sent_size()),
+                status=self.get_status(), sizes=(self.body_size, self._sent_size()),
                 caller=self.caller and self.caller.name)
 
     def _sent_size(self) -> int:
@@ -191,22 +177,6 @@ class BaseRequestHandler(RequestHandler):
 
         setattr(self, str(self.request.method).lower(), refuse)
 
-    def _bound_body(self) -> None:
-        """Looks out for a body that is over the limit by its own account."""
-        headers = self.request.headers
-        waits = headers.get('Expect', '').lower() == '100-continue'
-        if waits:
-            headers['Expect'] = '100-continue'  # the one spelling that Tornado knows
-        declared = headers.get('Content-Length', '')
-        if not declared.isdecimal() or len(declared) > 18:  # none, or one that is refused
-            return
-        if int(declared) > self.limits.max_body_size:
-            if waits:
-                raise self._too_large()
-            connection = self.request.connection
-            # Not in the interface of a connection, but every one of Tornado's has it.
-            connection.set_max_body_size(int(declared))  # type: ignore[union-attr]
-
     def _take_note_of_task(self) -> None:
         """Has a drain wait for this request, even where its client is gone meanwhile."""
         task = asyncio.current_task()
@@ -237,38 +207,6 @@ class BaseRequestHandler(RequestHandler):
         """The methods that a handler knows."""
         return [method for method in cls.SUPPORTED_METHODS
                 if getattr(cls, name := method.lower()) is not getattr(RequestHandler, name)]
-
-    def data_received(self, chunk: bytes) -> None:
-        self._body_size += len(chunk)
-        if self._body_size <= self.limits.max_body_size:
-            self._body.append(chunk)
-        elif self._body_size > self.limits.max_body_size + MAX_DISCARDED:
-            error = self._too_large()
-            self.send_error(413, exc_info=(HTTPError, error, None))
-            raise HTTPInputError(str(error))  # makes the connection stop reading
-
-    def json_body(self) -> Any:
-        """The value of the request's body.
-
-        :raises HTTPError: 413 for a body over the limit, 415 for one not declared as JSON
-        :raises InvalidJSONError: it is not JSON
-        """
-        if self._body_size > self.limits.max_body_size:
-            raise self._too_large()
-        # A gzip coding that could be undone is gone from the headers by now.
-        if self.request.headers.get('Content-Encoding', 'identity').lower() != 'identity':
-            raise HTTPError(415, 'The body may be encoded with gzip, once, or not at all')
-        declared = self.request.headers.get('Content-Type', '').strip()
-        wanted = self._body_type()
-        if declared[:len(wanted)].lower() != wanted or not _UTF_8.fullmatch(declared, len(wanted)):
-            raise HTTPError(415, f'The body must be declared as Content-Type: {wanted}')
-        return parse_json(b''.join(self._body))
-
-    def _body_type(self) -> str:
-        return MERGE_PATCH if self.request.method == 'PATCH' else JSON
-
-    def _too_large(self) -> HTTPError:
-        return HTTPError(413, 'The body is larger than %d bytes', self.limits.max_body_size)
 
     def goes_gzipped(self, body: bytes) -> bool:
         """Whether a body is sent with gzip."""
@@ -379,9 +317,9 @@ class BaseRequestHandler(RequestHandler):
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header('Allow', ', '.join(self.methods()))
         elif status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
-            self.set_header('Accept', self._body_type())
+            self.set_header('Accept', self.body_type())
             self.set_header('Accept-Encoding', 'gzip')
-            if self._body_type() == MERGE_PATCH:
+            if self.body_type() == MERGE_PATCH:
                 self.set_header('Accept-Patch', MERGE_PATCH)  # RFC 5789, 2.2
 
     def log_exception(

@@ -23,7 +23,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
-from addrservice.base_handler import MAX_DISCARDED
+from addrservice.body_handler import MAX_DISCARDED
 from addrservice.config import ServiceSettings
 
 # All that Tornado answers to what it cannot read as a request, and what goes out in its place.

@@ -8,7 +8,7 @@ import unittest
 import zlib
 from typing import Any, Final
 
-from addrservice.base_handler import MAX_DISCARDED
+from addrservice.body_handler import MAX_DISCARDED
 from addrservice.config import Settings
 from tests.http_contract import VARY
 from tests.support import JSON, address, make_settings

@@ -18,14 +18,16 @@ SCHEMA: Final = ROOT / PACKAGE / 'address-book-v1.0.json'
 # room before it. A new room has to be given its place here.
 ROOMS: Final = (
     '__main__', 'server', 'transfer', 'process', 'supervisor', 'workers', 'tls', 'profiling',
-    'http_server', 'app', 'docs', 'base_handler', 'request_span', 'answers', 'gate', 'openapi',
+    'http_server', 'app', 'docs', 'operators', 'base_handler', 'body_handler', 'request_span',
+    'answers', 'gate', 'openapi',
     'auth', 'collectors', 'throttle', 'forwarded', 'parameters', 'preconditions', 'negotiation',
     'cors', 'service', 'merge_patch', 'addressbook_db', 'sql_connectors', 'validation',
     'explanation', 'config', 'tracing', 'plugins', 'systemd', 'logs', 'errors', '',
 )
 
 # The only ones that know of the web.
-WEB: Final = {'process', 'http_server', 'app', 'docs', 'base_handler', 'request_span', 'answers'}
+WEB: Final = {'process', 'http_server', 'app', 'docs', 'operators', 'base_handler', 'body_handler',
+              'request_span', 'answers'}
 
 # Of use on their own, in another project too.
 INDEPENDENT: Final = ('errors', 'plugins', 'throttle', 'forwarded', 'logs', 'preconditions',
