@@ -36,4 +36,5 @@ def create_authenticator(
         return JWTAuthenticator(settings.jwt)
     (path, values), = (settings.custom or {}).items()
     # mypy knows no way to tell that a base class is only compared with.
+    # mypy knows no way to tell that a base class is only compared with.
     return create_plugin(path, values, AbstractAuthenticator)  # type: ignore[type-abstract]
