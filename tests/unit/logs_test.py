@@ -1,21 +1,34 @@
-"""Logging: the request a line belongs to, lines nobody can forge, the line of a request."""
+"""Logging: the request a line belongs to, lines nobody can forge, many lines in one write."""
 
+import asyncio
+import contextlib
+import gc
 import io
 import json
 import logging
 import logging.config
+import os
+import select
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
+import weakref
+from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import yaml
 
 from addrservice.config import LOCAL_CONFIG
-from addrservice.logs import KeyValueFormatter, RequestFilter, log_request, request_id
-from tests.support import ROOT, config_document
+from addrservice.logs import (
+    BatchHandler, JSONFormatter, KeyValueFormatter, RequestFilter, log_request, request_id,
+)
+from tests.support import DEADLINE, ROOT, config_document
 
 REQUEST: Final[dict[str, Any]] = {
     'request_id': 'abc', 'method': 'GET', 'path': '/addressbook', 'status': 200,
@@ -33,6 +46,28 @@ for name in ('addrservice', 'tornado.access', 'tornado.general', 'tornado.applic
     logging.getLogger(name).info('from %s', name)
 logging.getLogger('addrservice').debug('details from here')
 print(len(logging.getLogger().handlers), logging.getLogger().level)
+'''
+
+# Logs lines with a number and a name to its standard error, with an event loop, and ends in a way.
+LOGGING: Final = '''
+import asyncio, logging, os, sys
+from addrservice.logs import BatchHandler
+
+async def main(name, count, end):
+    for number in range(int(count)):
+        logger.info('%s %s %s', name, number, 'x' * (number * 37 % 500))
+        if number % 50 == 0:
+            await asyncio.sleep(0)
+    if end == 'raise':
+        raise LookupError('lost')
+    if end == '_exit':
+        logging.shutdown()
+        os._exit(3)
+    sys.exit(end == 'exit' and 3)
+
+logger = logging.Logger('test')
+logger.addHandler(BatchHandler(delay=60))
+asyncio.run(main(*sys.argv[1:]))
 '''
 
 
@@ -166,6 +201,47 @@ class LogRequestTest(LogsTestCase):
         self.assertEqual({**REQUEST, 'milliseconds': 1.23},
                          {key: vars(record)[key] for key in REQUEST})
 
+    def test_what_else_is_known_is_in_the_line_too(self) -> None:
+        known = vars(self.logged(trace_id='t', caller='ada', failure=None))
+        self.assertEqual(('t', 'ada'), (known['trace_id'], known['caller']))
+        self.assertNotIn('failure', known)
+
+    def test_what_is_below_the_level_is_no_record(self) -> None:
+        self.logger.setLevel('WARNING')
+        stream = self.listen(logging.Formatter())
+        log_request(self.logger, **REQUEST)
+        self.assertEqual('', stream.getvalue())
+
+    def test_a_record_has_all_that_logging_gives_one(self) -> None:
+        """But the name of a task; and it says that it was made in the module that made it."""
+        with self.assertLogs(self.logger) as caught:
+            self.logger.log(logging.INFO, 'request', extra=REQUEST)
+        expected, found = vars(caught.records[0]), vars(self.logged(milliseconds=1.23456))
+        self.assertEqual(list(expected), list(found))
+        for name in ('name', 'msg', 'args', 'levelname', 'levelno', 'exc_info', 'exc_text',
+                     'stack_info', 'thread', 'threadName', 'process', 'processName', 'status'):
+            with self.subTest(name):
+                self.assertEqual(expected[name], found[name])
+        self.assertEqual(('logs', 'logs.py', 'log_request'),
+                         (found['module'], found['filename'], found['funcName']))
+
+    def test_a_record_has_the_time_at_which_it_was_made(self) -> None:
+        for now in (1764051237.25, 1764051238.5):  # what they have in common is kept
+            with mock.patch('time.time', return_value=now):
+                record = self.logged()
+            self.assertEqual((now, now % 1 * 1000), (record.created, record.msecs))
+            other = logging.makeLogRecord({})
+            self.assertAlmostEqual(1000 * (other.created - record.created),
+                                   other.relativeCreated - record.relativeCreated, delta=1)
+
+    def test_a_record_names_the_thread_that_made_it(self) -> None:
+        names = [self.logged().threadName]
+        thread = threading.Thread(
+            target=lambda: names.append(self.logged().threadName), name='other')
+        thread.start()
+        thread.join()
+        self.assertEqual([threading.current_thread().name, 'other'], names)
+
     def test_a_request_is_one_line(self) -> None:
         stream = self.listen(local_formatter('brief'))
         log_request(self.logger, **{**REQUEST, 'path': '/a\nINFO forged'})
@@ -203,6 +279,399 @@ class JSONFormatterTest(LogsTestCase):
         logged = self.logged()
         self.assertIn('LookupError: lost', logged['exc_info'])
         self.assertEqual(3, logged['tries'])
+
+    def test_a_stack_is_in_the_object(self) -> None:
+        self.logger.info('here', stack_info=True)
+        self.assertIn('test_a_stack_is_in_the_object', self.logged()['stack_info'])
+
+    def test_the_format_tells_what_is_in_the_object_and_in_which_order(self) -> None:
+        """What a record does not have is null."""
+        record = logging.makeLogRecord({'msg': 'a', 'levelname': 'INFO', 'process': 7, 'more': 1})
+        self.assertEqual(
+            '{"process":7,"message":"a","request_id":null,"levelname":"INFO","more":1}',
+            JSONFormatter('%(process)d %(message)s %(request_id)s %(levelname)s').format(record))
+
+    def test_what_json_has_no_type_for_is_text(self) -> None:
+        for value, expected in (
+            (LookupError('lost'), 'lost'), (b'a', "b'a'"), (Path('/a'), '/a'),
+            ('\ud800"', '\ud800"'), (1 << 80, 1 << 80), ({1: 2}, {'1': 2}),
+        ):
+            with self.subTest(value):
+                formatter = JSONFormatter('%(message)s')
+                line = formatter.format(logging.makeLogRecord({'msg': 'a', 'value': value}))
+                self.assertEqual({'message': 'a', 'value': expected}, json.loads(line))
+
+
+class TimeTest(unittest.TestCase):
+    """The time in a line."""
+
+    def test_it_is_the_same_as_in_lines_of_logging_itself(self) -> None:
+        plain, ours = logging.Formatter(), KeyValueFormatter()
+        for second in (0, 0, 1, 1764051237, 1764051237, 1764051238, 1764051237):
+            for milliseconds in (0, 7, 999):
+                record = logging.makeLogRecord(
+                    {'created': second + milliseconds / 1000, 'msecs': milliseconds + 0.0})
+                with self.subTest(record.created):
+                    self.assertEqual(plain.formatTime(record), ours.formatTime(record))
+
+    def test_a_format_of_its_own_is_followed(self) -> None:
+        record = logging.makeLogRecord({'created': 1764051237.5})
+        line = json.loads(JSONFormatter('%(asctime)s', '%Y').format(record))
+        self.assertEqual({'asctime': '2025'}, line)
+
+
+class BatchHandlerTestCase(unittest.IsolatedAsyncioTestCase):
+    """A logger whose lines go to a pipe."""
+
+    def setUp(self) -> None:
+        self.logger = logging.Logger('test', logging.DEBUG)
+        self.source, target = os.pipe()
+        os.set_blocking(self.source, False)
+        self.stream = os.fdopen(target, 'w')
+        self.handler = BatchHandler(self.stream)
+        self.handler.patience = 0.05
+        self.logger.addHandler(self.handler)
+        self.addCleanup(os.close, self.source)
+        self.addCleanup(self.stream.close)
+        self.addCleanup(self.handler.close)
+
+    async def asyncSetUp(self) -> None:
+        asyncio.get_running_loop().set_debug(False)  # it complains about what waits on purpose
+
+    def read(self) -> str:
+        """What has been written, up to the size of a pipe."""
+        try:
+            return os.read(self.source, 1 << 20).decode()
+        except BlockingIOError:
+            return ''
+
+    async def next_lines(self, count: int) -> list[str]:
+        """The lines that are written, as soon as they are so many."""
+        text = ''
+        async with asyncio.timeout(DEADLINE):
+            while text.count('\n') < count:
+                text += self.read()
+                await asyncio.sleep(0.005)
+        return text.splitlines()
+
+    def fill_pipe(self) -> None:
+        """Has the pipe take nothing more."""
+        os.set_blocking(self.stream.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.stream.fileno(), b'x' * 4095 + b'\n')
+
+
+class BatchHandlerTest(BatchHandlerTestCase):
+    """When lines are written."""
+
+    async def test_lines_of_one_moment_are_one_write(self) -> None:
+        with mock.patch('os.write', wraps=os.write) as write:
+            for number in range(9):
+                self.logger.info('line %d', number)
+            self.assertEqual('', self.read())
+            lines = await self.next_lines(9)
+        self.assertEqual([f'line {number}' for number in range(9)], lines)
+        write.assert_called_once()
+
+    async def test_lines_wait_as_long_as_told(self) -> None:
+        for delay in (0.02, 0.3):
+            self.handler.delay = delay
+            begin = time.monotonic()
+            self.logger.info('a')
+            await self.next_lines(1)
+            self.assertGreaterEqual(time.monotonic() - begin, delay - 0.001)
+
+    async def test_an_error_is_written_at_once_with_what_came_before_it(self) -> None:
+        self.logger.info('a')
+        self.logger.warning('b')
+        self.assertEqual('', self.read())
+        self.logger.error('c')
+        self.assertEqual('a\nb\nc\n', self.read())
+
+    async def test_the_level_that_does_not_wait_is_configurable(self) -> None:
+        handler = BatchHandler(self.stream, flush_level='WARNING')
+        handler.handle(logging.makeLogRecord({'msg': 'a', 'levelno': logging.INFO}))
+        self.assertEqual('', self.read())
+        handler.handle(logging.makeLogRecord({'msg': 'b', 'levelno': logging.WARNING}))
+        self.assertEqual('a\nb\n', self.read())
+
+    async def test_what_is_too_much_for_one_moment_is_written_at_once(self) -> None:
+        self.handler.batch = 2
+        for number in range(25):
+            self.logger.info('%d %s', number, 'x' * 400)
+        self.assertGreater(self.read().count('\n'), 17)
+
+    async def test_where_no_event_loop_runs_lines_are_written_at_once(self) -> None:
+        """In order, after those that wait."""
+        self.logger.info('a')
+        await asyncio.to_thread(self.logger.info, 'b')
+        self.assertEqual('a\nb\n', self.read())
+
+    def test_a_line_waits_though_the_loop_of_one_before_it_has_ended(self) -> None:
+        async def log_and_wait() -> None:
+            self.logger.info('b')
+            self.assertEqual(['a', 'b'], await self.next_lines(2))
+
+        async def log() -> None:
+            self.logger.info('a')
+
+        asyncio.run(log())
+        asyncio.run(log_and_wait())
+
+    async def test_flush_and_close_write_what_waits(self) -> None:
+        for act in (self.handler.flush, self.handler.close):
+            self.logger.info('a')
+            act()
+            self.assertEqual('a\n', self.read())
+
+    async def test_after_it_was_closed_lines_are_still_written(self) -> None:
+        """As those of what ends after logging does."""
+        self.handler.close()
+        await asyncio.to_thread(self.logger.info, 'a')
+        self.assertEqual('a\n', self.read())
+
+    async def test_lines_of_many_threads_are_whole_and_in_order(self) -> None:
+        def log(name: int) -> None:
+            for number in range(50):
+                self.logger.info('%d %d', name, number)
+
+        threads = [asyncio.create_task(asyncio.to_thread(log, name)) for name in range(4)]
+        log(4)
+        await asyncio.gather(*threads)
+        lines = [line.split() for line in await self.next_lines(250)]
+        self.assertEqual(250, len(lines))
+        for name in range(5):
+            self.assertEqual(list(range(50)), [int(number) for of, number in lines
+                                               if of == str(name)])
+
+    async def test_nothing_of_a_request_is_kept_until_lines_are_written(self) -> None:
+        class Kept:
+            """What a context of a request has."""
+
+        variable: ContextVar[Kept] = ContextVar('variable')
+
+        async def log() -> weakref.ref[Kept]:
+            kept = Kept()
+            variable.set(kept)
+            self.logger.info('a')
+            return weakref.ref(kept)
+
+        kept = await asyncio.create_task(log())
+        await asyncio.sleep(0)  # the event loop lets go of it
+        gc.collect()
+        self.assertIsNone(kept())
+
+    async def test_a_line_that_cannot_be_formatted_is_handled_as_logging_does(self) -> None:
+        """And the next one is written."""
+        with mock.patch('sys.stderr', io.StringIO()) as errors:
+            self.logger.info('%d', 'a')
+            self.logger.info('b')
+        self.assertEqual(['b'], await self.next_lines(1))
+        self.assertIn("Arguments: ('a',)", errors.getvalue())
+
+    def test_where_the_stack_is_used_up_that_is_not_hidden(self) -> None:
+        with mock.patch.object(self.handler, 'format', side_effect=RecursionError):
+            self.assertRaises(RecursionError, self.logger.info, 'a')
+
+
+class WholeLinesTest(BatchHandlerTestCase):
+    """What is written at once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        patched = mock.patch('addrservice.logs.os.write', side_effect=self.take)
+        self.taken: list[bytes] = []
+        self.most = 1 << 20
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def take(self, descriptor: int, data: bytearray) -> int:
+        """What a write does; it takes no more than ``most`` bytes."""
+        self.assertEqual(self.stream.fileno(), descriptor)
+        self.taken.append(bytes(data[:self.most]))
+        return len(self.taken[-1])
+
+    def log(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            self.logger.info('%s', message)
+        self.handler.flush()
+
+    async def test_a_write_has_whole_records_and_no_more_than_a_pipe_takes_undivided(self) -> None:
+        """Those of several lines too, as with a traceback."""
+        messages = [f'<{number}\n{"é" * (number * 37 % 500)}>' for number in range(200)]
+        self.log(messages)
+        self.assertEqual('\n'.join([*messages, '']).encode(), b''.join(self.taken))
+        self.assertLess(len(self.taken), 40)
+        for write in self.taken:
+            self.assertLessEqual(len(write), select.PIPE_BUF)
+            self.assertRegex(write, rb'(?s)\A<.*>\n\Z')
+
+    async def test_a_record_that_is_longer_is_a_write_of_its_own(self) -> None:
+        long = 'x' * 2 * select.PIPE_BUF
+        self.log(['a', long, 'b'])
+        self.assertEqual([b'a\n', f'{long}\n'.encode(), b'b\n'], self.taken)
+
+    async def test_a_write_that_takes_a_part_is_continued(self) -> None:
+        self.most = 3
+        self.log(['abcd', 'efgh'])
+        self.assertEqual([b'abc', b'd\ne', b'fgh', b'\n'], self.taken)
+
+    async def test_what_is_logged_within_a_write_is_written_once_too(self) -> None:
+        """As by an object that is destroyed meanwhile."""
+        def log_and_take(descriptor: int, data: bytearray) -> int:
+            if not self.taken:
+                self.taken.append(b'')
+                self.logger.error('within')
+            return self.take(descriptor, data)
+
+        with mock.patch('addrservice.logs.os.write', side_effect=log_and_take):
+            self.log(['a'])
+        self.assertEqual([b'', b'a\n', b'within\n'], sorted(self.taken))
+
+    async def test_half_a_surrogate_pair_is_escaped(self) -> None:
+        self.log(['\ud800'])
+        self.assertEqual([b'\\ud800\n'], self.taken)
+
+
+class StuckStreamTest(BatchHandlerTestCase):
+    """A stream that takes nothing, for a while or for ever."""
+
+    async def test_nobody_waits_for_it_and_no_line_is_lost(self) -> None:
+        """Its lines follow when it takes some again."""
+        self.handler.patience = DEADLINE
+        self.fill_pipe()
+        begin = time.monotonic()
+        for number in range(300):
+            self.logger.error('line %d %s', number, 'x' * 1000)
+        self.assertLess(time.monotonic() - begin, DEADLINE / 2)
+        lines = await self.next_lines(300 + 16)
+        self.assertEqual([f'line {number}' for number in range(300)],
+                         [line.rstrip(' x') for line in lines if line.startswith('line')])
+
+    async def test_lines_that_are_lost_are_counted_and_the_log_tells(self) -> None:
+        self.handler.room = 3
+        self.fill_pipe()
+        for number in range(50):
+            self.logger.info('line %d %s', number, 'x' * 1000)
+        lines, lost = await self.next_lines_and_loss()
+        self.assertEqual(50, lines + lost)
+        self.fill_pipe()
+        for number in range(50):
+            self.logger.info('line %d %s', number, 'x' * 1000)
+        more, in_all = await self.next_lines_and_loss()
+        self.assertEqual(100, lines + more + in_all)
+
+    async def next_lines_and_loss(self) -> tuple[int, int]:
+        """How many lines come, up to one that tells how many were lost so far."""
+        lines = ['']
+        while 'lost' not in lines[-1]:
+            lines += await self.next_lines(1)
+        self.assertRegex(lines[-1], '^[0-9]+ lines have been lost so far$')
+        return sum(line.startswith('line ') for line in lines), int(lines[-1].split()[0])
+
+    async def test_where_there_is_too_much_to_keep_it_is_waited_for(self) -> None:
+        """No line is lost if it takes some in time."""
+        self.handler.room, self.handler.patience = 3, DEADLINE
+        self.fill_pipe()
+        reading = asyncio.create_task(asyncio.to_thread(asyncio.run, self.next_lines(50 + 16)))
+        await asyncio.sleep(0)  # the thread has begun
+        for number in range(50):
+            self.logger.info('line %d %s', number, 'x' * 1000)
+        lines = await reading
+        self.assertEqual([f'line {number}' for number in range(50)],
+                         [line.rstrip(' x') for line in lines if line.startswith('line')])
+
+    async def test_at_the_end_it_is_waited_for_but_not_for_ever(self) -> None:
+        self.fill_pipe()
+        self.logger.info('a')
+        for act in (self.handler.flush, self.handler.close):
+            begin = time.monotonic()
+            act()
+            self.assertGreaterEqual(time.monotonic() - begin, self.handler.patience - 0.001)
+        self.assertEqual('a', (await self.next_lines(17))[-1])
+
+    async def test_another_process_may_be_faster(self) -> None:
+        """The pipe had room when it was asked, and none when it was written to."""
+        with mock.patch('sys.stderr', io.StringIO()) as errors, \
+                mock.patch('os.write', side_effect=BlockingIOError) as write:
+            self.logger.error('a')
+            write.assert_called_once()
+        self.assertEqual('', errors.getvalue())
+        self.assertEqual(['a'], await self.next_lines(1))
+
+    async def test_what_cannot_be_written_is_said_once_and_kept(self) -> None:
+        """Where logging says what fails in it. So each time that it fails anew."""
+        with mock.patch('sys.stderr', io.StringIO()) as errors:
+            for number in range(2):
+                with mock.patch('os.write', side_effect=OSError(28, 'No space left')):
+                    for _ in range(3):
+                        self.logger.error('line')
+                self.logger.error('line')
+                self.assertEqual('line\n' * 4, self.read())
+                self.assertEqual(number + 1, errors.getvalue().count('No space left'))
+        self.assertIn('lines are kept that cannot be written', errors.getvalue())
+
+    async def test_a_reader_that_is_gone_stops_nobody(self) -> None:
+        source, target = os.pipe()
+        os.close(source)
+        self.handler.room = 3
+        with os.fdopen(target, 'w') as self.handler.stream, \
+                mock.patch('sys.stderr', io.StringIO()) as errors:
+            for _ in range(50):
+                self.logger.error('x' * 1000)
+            self.handler.close()
+        self.assertEqual(1, errors.getvalue().count('BrokenPipeError'))
+
+    async def test_without_standard_error_nothing_is_written_and_nothing_fails(self) -> None:
+        with mock.patch('sys.stderr', None):
+            handler = BatchHandler()
+            for _ in range(3):
+                handler.handle(logging.makeLogRecord({'msg': 'a', 'levelno': logging.ERROR}))
+            handler.close()
+
+
+class ProcessTest(unittest.TestCase):
+    """Lines of processes that end, and of several."""
+
+    def start(self, *arguments: str, stderr: int) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, '-B', '-c', LOGGING, *arguments], cwd=ROOT,
+                                   stderr=stderr, stdin=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        return process
+
+    def test_nothing_is_lost_however_a_process_ends(self) -> None:
+        for end, status in (('return', 0), ('exit', 3), ('raise', 1), ('_exit', 3)):
+            with self.subTest(end):
+                process = self.start('a', '30', end, stderr=subprocess.PIPE)
+                _, errors = process.communicate(timeout=DEADLINE)
+                self.assertEqual(status, process.returncode, errors)
+                lines = [line for line in errors.splitlines() if line.startswith(b'a ')]
+                self.assertEqual(list(range(30)), [int(line.split()[1]) for line in lines])
+
+    def test_lines_of_several_processes_on_one_pipe_do_not_mix(self) -> None:
+        source, target = os.pipe()
+        processes = [self.start(name, '1000', 'return', stderr=target) for name in 'abc']
+        os.close(target)
+        with os.fdopen(source, 'rb') as stream:
+            self.assert_whole(stream.read().decode())
+        self.assertEqual([0, 0, 0], [process.wait(DEADLINE) for process in processes])
+
+    def test_lines_of_several_processes_in_one_file_do_not_mix(self) -> None:
+        with tempfile.TemporaryFile('w+b') as file:
+            processes = [self.start(name, '1000', 'return', stderr=file.fileno()) for name in 'abc']
+            self.assertEqual([0, 0, 0], [process.wait(DEADLINE) for process in processes])
+            file.seek(0)
+            self.assert_whole(file.read().decode())
+
+    def assert_whole(self, text: str) -> None:
+        """All lines of each process are there, whole and in order."""
+        lines = text.splitlines()
+        for name in 'abc':
+            self.assertEqual([f'{name} {number} ' + 'x' * (number * 37 % 500)
+                              for number in range(1000)],
+                             [line for line in lines if line.startswith(name)])
+        self.assertEqual(3000, len(lines))
 
 
 class LocalConfigurationTest(unittest.TestCase):
