@@ -1,6 +1,7 @@
 """The SQLite connector on real files: what errors mean, and what happens when there is trouble."""
 
 import asyncio
+import itertools
 import os
 import resource
 import sqlite3
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -205,7 +206,7 @@ class PathTest(unittest.TestCase):
 class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
     """A connector to a file that is not there yet."""
 
-    deadline = DEADLINE  # of which a statement may wait a part for a lock
+    deadline: float = DEADLINE  # of which a statement may wait a part for a lock
     pool_size = 3
 
     async def asyncSetUp(self) -> None:
@@ -350,14 +351,31 @@ class ConnectionsTest(ConnectorTestCase):
         lock.execute('BEGIN IMMEDIATE')
         writing = asyncio.create_task(self.insert(1))
         await let_all_run()
-        writing.cancel()
         with mock.patch('addrservice.sql_connectors.sqlite.FAREWELL', 0.01):
             await self.stop()
         self.assertEqual(1, self.new_threads())
         lock.execute('COMMIT')
+        await writing
         async with asyncio.timeout(DEADLINE):
             while self.new_threads():
                 await asyncio.sleep(0.005)
+
+    async def test_what_is_at_work_is_in_use_even_if_nobody_waits_for_it(self) -> None:
+        await self.make_table()
+        self.assertEqual((0, self.pool_size + 1), self.connector.connections())
+        lock = self.another_connection()
+        lock.execute('BEGIN IMMEDIATE')
+        writing = [asyncio.create_task(self.insert(number)) for number in range(5)]
+        await let_all_run()
+        self.assertEqual((1, self.pool_size), self.connector.connections())
+        for each in writing:
+            each.cancel()
+        await let_all_run()
+        self.assertEqual((1, self.pool_size), self.connector.connections())
+        lock.execute('COMMIT')
+        async with asyncio.timeout(DEADLINE):
+            while self.connector.connections().in_use:
+                await asyncio.sleep(0.001)
 
     async def test_an_sqlite_that_is_too_old_is_refused(self) -> None:
         for version in ((3, 34, 1), (2, 99, 0)):
@@ -430,6 +448,182 @@ class LockTest(ConnectorTestCase):
         await asyncio.wait([writing])
         await self.insert(2)
         self.assertEqual(2, (await self.numbers())[-1])
+
+
+class GroupTest(ConnectorTestCase):
+    """Writes that wait at the same time are committed together."""
+
+    async def asyncSetUp(self) -> None:
+        self.statements: list[str] = []  # as they were run, with their values
+        connect = sqlite3.connect
+        self.enterContext(mock.patch('sqlite3.connect', lambda *args, **keys: self.traced(
+            connect(*args, **keys))))
+        await super().asyncSetUp()
+        await self.make_table()
+        self.other = self.another_connection()
+        self.other.set_trace_callback(None)
+
+    def traced(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """A connection that tells which statements it runs."""
+        connection.set_trace_callback(self.statements.append)
+        return connection
+
+    def lock(self) -> None:
+        """Has all writes wait, until ``unlock``."""
+        self.other.execute('BEGIN IMMEDIATE')
+        self.statements.clear()
+
+    def unlock(self) -> None:
+        """Has them go on."""
+        self.other.execute('COMMIT')
+
+    async def wait_for_lock(self, times: int = 1) -> None:
+        """Waits until the first write has asked for the lock so many times.
+
+        Those to come will make a group.
+        """
+        async with asyncio.timeout(DEADLINE):
+            while self.statements.count('BEGIN IMMEDIATE') < times:
+                await asyncio.sleep(0.001)
+
+    async def group(
+        self, *writes: Awaitable[object]
+    ) -> tuple[asyncio.Task[object], list[asyncio.Task[object]]]:
+        """Writes the number 0, which waits for the lock; gives that, and the writes behind it."""
+        self.lock()
+        first: asyncio.Task[object] = asyncio.create_task(self.insert(0))
+        await self.wait_for_lock()
+        others = [asyncio.ensure_future(write) for write in writes]
+        await let_all_run()
+        return first, others
+
+    async def results(self, *writes: Awaitable[object]) -> list[object]:
+        """What the writes of a group come to, errors as their text."""
+        first, others = await self.group(*writes)
+        self.unlock()
+        async with asyncio.timeout(DEADLINE):
+            await first
+            results = await asyncio.gather(*others, return_exceptions=True)
+        return [str(result) if isinstance(result, Exception) else result for result in results]
+
+    async def test_a_write_that_comes_alone_is_committed_at_once(self) -> None:
+        self.statements.clear()
+        await self.insert(1)
+        self.assertEqual(['BEGIN IMMEDIATE', 'INSERT INTO numbers VALUES (1)', 'COMMIT'],
+                         self.statements)
+
+    async def test_what_has_come_while_one_was_committed_is_committed_together(self) -> None:
+        await self.results(*(self.insert(number) for number in range(1, 10)))
+        self.assertEqual(
+            ['BEGIN IMMEDIATE', 'INSERT INTO numbers VALUES (0)', 'COMMIT', 'BEGIN IMMEDIATE',
+             *(f'INSERT INTO numbers VALUES ({number})' for number in range(1, 10)), 'COMMIT'],
+            [statement for statement, _ in itertools.groupby(self.statements)])
+        self.assertEqual([*range(10)], await self.numbers())
+
+    async def test_a_group_has_a_bound(self) -> None:
+        """Else other processes would wait too long for the lock."""
+        with mock.patch('addrservice.sql_connectors.sqlite.GROUP', 4):
+            self.connector = await self.start(self.path)
+        await self.results(*(self.insert(number) for number in range(1, 10)))
+        self.assertEqual(1 + 3, self.statements.count('COMMIT'))
+        self.assertEqual([*range(10)], await self.numbers())
+
+    async def test_each_is_told_what_its_own_statement_gave(self) -> None:
+        write = self.connector.write
+        self.assertEqual([[(11,)], [], [(12,), (13,)]], await self.results(
+            write('INSERT INTO numbers VALUES ($1) RETURNING number', 11),
+            write('INSERT INTO numbers SELECT 1 WHERE 0 RETURNING number'),
+            write('INSERT INTO numbers VALUES (12), ($1) RETURNING number', 13)))
+
+    async def test_nobody_is_told_before_the_commit(self) -> None:
+        """Where that fails, all are told so, and none was done."""
+        first, others = await self.group(*(self.insert(number) for number in range(1, 5)))
+        with full_disk():
+            self.unlock()
+            async with asyncio.timeout(DEADLINE):
+                results = await asyncio.gather(first, *others, return_exceptions=True)
+        self.assertEqual([StoreUnavailableError] * 5, [type(result) for result in results])
+        self.assertEqual(5, len(set(map(id, results))))  # each may be raised, and changed
+        self.assertEqual([], await self.numbers())
+        await self.insert(6)
+        self.assertEqual([6], await self.numbers())
+
+    async def test_one_that_cannot_be_done_does_no_harm_to_the_others(self) -> None:
+        """Whether the database refuses it or its driver. Nor is any other one done twice."""
+        write = self.connector.write
+        self.assertEqual(
+            [None, f'{self.path}: NOT NULL constraint failed: numbers.number',
+             None, f'{self.path}: no such table: nowhere',
+             None, 'Python int too large to convert to SQLite INTEGER', None],
+            await self.results(
+                self.insert(1), write('INSERT INTO numbers VALUES (8), (NULL)'),
+                self.insert(2), write('INSERT INTO nowhere VALUES (9)'),
+                self.insert(3), self.insert(2 ** 70), self.insert(4)))
+        self.assertEqual([*range(5)], await self.numbers())
+
+    async def test_statements_that_belong_together_are_done_all_or_not_at_all(self) -> None:
+        run = self.connector.run_exclusively
+        self.assertEqual([None, f'{self.path}: no such table: nowhere', None, None],
+                         await self.results(
+            self.insert(1),
+            run(['INSERT INTO numbers VALUES (9)', 'INSERT INTO nowhere VALUES (9)']),
+            run(['INSERT INTO numbers VALUES (2)', 'INSERT INTO numbers VALUES (3)']),
+            self.insert(4)))
+        self.assertEqual([*range(5)], await self.numbers())
+
+    async def test_who_is_cancelled_takes_nobody_along(self) -> None:
+        first, others = await self.group(*(self.insert(number) for number in range(1, 10)))
+        for each in others[::2]:
+            each.cancel()
+        self.unlock()
+        await asyncio.wait([first, *others])
+        self.assertEqual([0, 2, 4, 6, 8], await self.numbers())
+
+    async def test_where_all_are_cancelled_nobody_asks_for_the_lock(self) -> None:
+        first, others = await self.group(self.insert(1), self.insert(2))
+        for each in others:
+            each.cancel()
+        self.unlock()
+        await asyncio.wait([first, *others])
+        await self.connector.stop()  # which is when all is done
+        self.assertEqual(1, self.statements.count('COMMIT'))
+
+    async def test_a_lock_that_stays_has_none_of_them_done_and_all_told_in_time(self) -> None:
+        """Each of them has time left to be tried again."""
+        self.deadline = 1
+        self.connector = await self.start(self.path)
+        first, others = await self.group(*(self.insert(number) for number in range(1, 10)))
+        async with asyncio.timeout(3):  # one by one, it would take 4 s
+            results = await asyncio.gather(first, *others, return_exceptions=True)
+        self.assertEqual([NothingDoneError] * 10, [type(result) for result in results])
+        self.unlock()
+        self.assertEqual([], await self.numbers())
+
+    async def test_the_lock_is_asked_for_often(self) -> None:
+        """Who asks ever more rarely does not get it where others write without a pause."""
+        self.deadline = 2 * DEADLINE
+        self.connector = await self.start(self.path)
+        first, _ = await self.group()
+        await self.wait_for_lock(100)
+        self.unlock()
+        await first
+
+    async def test_what_waits_when_it_is_told_to_stop_is_done_first(self) -> None:
+        first, others = await self.group(*(self.insert(number) for number in range(1, 10)))
+        stopping = asyncio.create_task(self.stop())
+        await let_all_run()
+        self.unlock()
+        await stopping
+        self.assertEqual([None] * 10, await asyncio.gather(first, *others))
+        rows = self.other.execute('SELECT number FROM numbers ORDER BY rowid')
+        self.assertEqual([*range(10)], [number for number, in rows])
+
+    async def test_groups_of_several_writers_take_turns(self) -> None:
+        writers = [await self.start(self.path) for _ in range(3)]
+        await asyncio.gather(*(
+            writer.write('INSERT INTO numbers VALUES ($1)', number)
+            for number in range(30) for writer in writers))
+        self.assertEqual(sorted([*range(30)] * 3), sorted(await self.numbers()))
 
 
 class TransactionTest(ConnectorTestCase):
@@ -528,6 +722,16 @@ class TroubleTest(ConnectorTestCase):
     async def test_a_table_is_missing(self) -> None:
         with self.assertRaisesRegex(StoreMisconfiguredError, 'no such table: numbers$'):
             await self.numbers()
+
+    async def test_what_may_only_be_read_refuses_a_write_at_once(self) -> None:
+        await self.make_table()
+        await self.connector.write('PRAGMA query_only = ON')
+        async with asyncio.timeout(2):  # a lock would be waited for twice as long
+            with self.assertRaisesRegex(StoreUnavailableError, 'readonly') as caught:
+                await self.insert(1)
+        self.assertIs(StoreUnavailableError, type(caught.exception))
+        await self.insert(2)
+        self.assertEqual([2], await self.numbers())
 
     async def test_a_database_that_may_grow_no_more_takes_no_write(self) -> None:
         await self.make_table()
