@@ -1,13 +1,11 @@
-"""PostgreSQL, through a pool of asyncpg."""
+"""PostgreSQL, through asyncpg."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from addrservice.config import POSTGRESQL_DSN, SQLSettings
 from addrservice.errors import (
@@ -15,6 +13,9 @@ from addrservice.errors import (
     StoreUnavailableError,
 )
 from addrservice.sql_connectors import Connections, Rows, SQLConnector, Value, start_task
+from addrservice.sql_connectors.postgresql_pool import Pool
+
+T = TypeVar('T')
 
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -64,35 +65,28 @@ class PostgreSQLConnector(SQLConnector):
     def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings
         self._dsns = dsns(settings.dsn)
+        self._options = _options(settings)
         self._connecting: set[asyncio.Task[asyncpg.Connection]] = set()
         self._unclaimed: set[asyncio.Task[asyncpg.Connection]] = set()
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._recovering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        # Were min_size more than none, nobody could start while the server is down. Were
-        # max_queries less, the request whose release closes a connection would wait for that.
-        self._pool = await asyncpg.create_pool(
-            connect=self._connect, reset=_leave_as_it_is, min_size=0,
-            max_size=self._settings.pool_size, max_queries=sys.maxsize,
-            timeout=self._settings.connect_timeout,
-            statement_cache_size=self._settings.statement_cache_size,
-            server_settings=_server_settings(self._settings.dsn))
+        self._pool = Pool(self._connect, self._settings.pool_size)
 
     async def stop(self) -> None:
-        with suppress(TimeoutError, *DRIVER_ERRORS):  # then the pool has ended it the hard way
+        with suppress(TimeoutError):  # then the pool has ended its connections the hard way
             async with asyncio.timeout(FAREWELL):
                 await self._pool.close()
         for attempt in self._connecting:
             attempt.cancel()
-        await asyncio.gather(*self._connecting, *self._releasing, return_exceptions=True)
+        await asyncio.gather(*self._connecting, *self._recovering, return_exceptions=True)
 
     def connections(self) -> Connections:
-        in_use = self._pool.get_size() - self._pool.get_idle_size()
-        return Connections(in_use, self._pool.get_max_size() - in_use)
+        in_use = self._pool.in_use
+        return Connections(in_use, self._pool.size - in_use)
 
     async def read(self, statement: str, *arguments: Value) -> Rows:
-        async with self._connection() as connection:
-            return await connection.fetch(statement, *arguments)
+        return await self._use(lambda connection: connection.fetch(statement, *arguments))
 
     write = read  # each statement is a transaction of its own
 
@@ -101,47 +95,48 @@ class PostgreSQLConnector(SQLConnector):
         # the lock is ours, whatever the default of the database.
         message = ';'.join(['SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
                             f'SELECT pg_advisory_xact_lock({LOCK})', *statements])
-        async with self._connection() as connection:
-            await connection.execute(message)
+        await self._use(lambda connection: connection.execute(message))
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
-        """A connection of the pool; the driver's errors come out as the house's."""
+    async def _use(self, operate: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Does something over a connection; the driver's errors come out as the house's."""
+        connection = await self._pool.acquire()
         try:
-            connection = await self._pool.acquire()
-        except DRIVER_ERRORS as error:
-            raise why_unconnected([error]) from None
-        try:
-            yield connection
+            result = await operate(connection)
         except BaseException as error:
             # Not awaited: a statement that was cancelled has to be given up by the server first.
             no_primary = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
-            start_task(self._release(connection, stale=no_primary), self._releasing)
+            start_task(self._recover(connection, stale=no_primary), self._recovering)
             if isinstance(error, DRIVER_ERRORS):
                 raise why_failed(error) from None
             raise
-        await self._release(connection)
+        self._pool.release(connection)
+        return result
 
-    async def _release(self, connection: PoolConnectionProxy, stale: bool = False) -> None:
-        """Gives a connection back. Its operation is over: what fails here does not concern it.
+    async def _recover(self, connection: asyncpg.Connection, stale: bool) -> None:
+        """Gives a connection back after a statement that has not ended well.
 
-        :param stale: whether to end those that nobody uses, for their server is the wrong one
+        :param stale: whether to end it with those that nobody uses, for their server is the wrong
+            one; so it is too if it is silent
         """
-        with suppress(*DRIVER_ERRORS):
-            try:
-                await self._pool.release(connection, timeout=CONFIRMATION)
-            except TimeoutError:  # the server is silent
-                stale = True
-            while stale and self._pool.get_idle_size():
-                (await self._pool.acquire()).terminate()
+        try:
+            # asyncpg sends it when the server has given up the statement.
+            await connection.execute('SELECT 1', timeout=CONFIRMATION)
+        except DRIVER_ERRORS as error:
+            connection.terminate()
+            stale |= isinstance(error, TimeoutError)
+        finally:
+            if stale:
+                connection.terminate()
+                self._pool.terminate_free()
+            self._pool.release(connection)
 
-    async def _connect(self, *unused: Any, **options: Any) -> asyncpg.Connection:
+    async def _connect(self) -> asyncpg.Connection:
         """Connects to the first host that will do.
 
         Each attempt has a head start on the next one, which is then made beside it (as RFC 8305
         has it for addresses), so that a silent host takes no time from the others.
         """
-        attempts = self._attempts(options)
+        attempts = self._attempts()
         racing: set[asyncio.Task[asyncpg.Connection]] = set()
         errors: list[BaseException] = []
         try:
@@ -164,7 +159,7 @@ class PostgreSQLConnector(SQLConnector):
                 attempt.add_done_callback(_hang_up)
         raise why_unconnected(errors)
 
-    def _attempts(self, options: dict[str, Any]) -> Iterator['asyncio.Task[asyncpg.Connection]']:
+    def _attempts(self) -> Iterator['asyncio.Task[asyncpg.Connection]']:
         """Attempts to connect: one that an operation has given up waiting for, then new ones.
 
         None is cancelled: where many operations are given up at the same time, each new one would
@@ -173,7 +168,7 @@ class PostgreSQLConnector(SQLConnector):
         if self._unclaimed:
             yield self._unclaimed.pop()
         for dsn in self._dsns:
-            attempt = start_task(asyncpg.connect(dsn, **options), self._connecting)
+            attempt = start_task(asyncpg.connect(dsn, **self._options), self._connecting)
             attempt.add_done_callback(self._end_unclaimed)
             yield attempt
 
@@ -192,12 +187,14 @@ def _hang_up(attempt: 'asyncio.Task[asyncpg.Connection]') -> None:
         attempt.result().terminate()
 
 
-async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
-    """In place of asyncpg's reset, a round trip: no statement here leaves anything behind."""
-
-
-def _server_settings(dsn: str) -> dict[str, str]:
-    return {} if 'application_name=' in dsn else {'application_name': 'addrservice'}
+def _options(settings: SQLSettings) -> dict[str, Any]:
+    """How to connect, whichever the host."""
+    named = 'application_name=' in settings.dsn
+    return {
+        'timeout': settings.connect_timeout,
+        'statement_cache_size': settings.statement_cache_size,
+        'server_settings': {} if named else {'application_name': 'addrservice'},
+    }
 
 
 def dsns(dsn: str) -> list[str]:

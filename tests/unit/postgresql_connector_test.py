@@ -1,6 +1,6 @@
 """The PostgreSQL connector without a server: what errors mean, and which host is taken.
 
-asyncpg's pool and ``connect`` are replaced; how the real ones behave is for the integration tests.
+asyncpg's ``connect`` is replaced; how the real one behaves is for the integration tests.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import gc
 import inspect
 import socket
 import ssl
-import sys
 import unittest
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
@@ -244,49 +243,14 @@ class Network:
             raise
 
 
-class Pool:
-    """In place of asyncpg's pool: as much of it as the connector uses.
-
-    :ivar trouble: what is raised at each release
-    """
-
-    def __init__(self) -> None:
-        self.options: dict[str, Any] = {}
-        self.trouble: BaseException | None = None
-        self.released: list[Any] = []
-        self.idle: list[Any] = []
-        self.closed = 0
-        self.may_release = asyncio.Event()
-        self.may_release.set()
-
-    async def create(self, connect: Callable[..., Awaitable[Any]], **options: Any) -> 'Pool':
-        self.connect, self.options = connect, options
-        return self
-
-    def get_idle_size(self) -> int:
-        return len(self.idle)
-
-    async def acquire(self) -> Any:
-        if self.idle:
-            return self.idle.pop()
-        return await self.connect(None, loop='loop', timeout='timeout')
-
-    async def release(self, connection: Any, *, timeout: float) -> None:
-        await self.may_release.wait()
-        self.released.append(connection)
-        await self.options['reset'](connection)
-        if self.trouble is not None:
-            raise self.trouble
-        self.idle.append(connection)
-
-    async def close(self) -> None:
-        self.closed += 1
-
-
 def new_connection() -> Any:
-    """In place of a connection of asyncpg."""
+    """In place of a connection of asyncpg, which is open until it is ended."""
+    def end() -> None:
+        connection.is_closed.return_value = True
+
     connection = mock.NonCallableMock(spec=asyncpg.Connection)
-    connection.transaction = mock.MagicMock()
+    connection.is_closed.return_value = False
+    connection.terminate.side_effect = connection.close.side_effect = end
     return connection
 
 
@@ -315,7 +279,7 @@ def after(event: asyncio.Event, answer: Any) -> Callable[[], Awaitable[Any]]:
     return ask
 
 
-async def let_all_run() -> None:
+async def let_all_run(*unused: object) -> None:
     """Gives every task that can go on its turns."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -327,8 +291,7 @@ class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
     dsn = 'postgresql://a/addressbook'
 
     async def asyncSetUp(self) -> None:
-        self.pool, self.network = Pool(), Network()
-        self.enterContext(mock.patch('asyncpg.create_pool', self.pool.create))
+        self.network = Network()
         self.enterContext(mock.patch('asyncpg.connect', self.network.connect))
         self.connector = PostgreSQLConnector(SQLSettings(self.dsn))
         await self.connector.start()
@@ -364,41 +327,58 @@ class ConnectorTestCase(unittest.IsolatedAsyncioTestCase):
         self.assertEqual({asyncio.current_task()}, asyncio.all_tasks())
 
 
-class PoolTest(ConnectorTestCase):
-    """What is asked of the pool."""
+class ConnectionsTest(ConnectorTestCase):
+    """When connections are made, how, and how many."""
 
-    async def test_the_pool_is_as_the_settings_say_and_connects_when_it_has_to(self) -> None:
-        settings = SQLSettings(
-            self.dsn, pool_size=7, connect_timeout=3, statement_cache_size=0)
-        await PostgreSQLConnector(settings).start()
-        self.assertEqual(
-            {'min_size': 0, 'max_size': 7, 'max_queries': sys.maxsize, 'timeout': 3,
-             'statement_cache_size': 0,
-             'server_settings': {'application_name': 'addrservice'}, 'reset': mock.ANY},
-            self.pool.options)
+    async def start_with(self, dsn: str = '', **settings: Any) -> None:
+        """Starts another connector, in place of the one of the test."""
+        await self.stop()
+        self.connector = PostgreSQLConnector(SQLSettings(self.dsn + dsn, **settings))
+        await self.connector.start()
+
+    async def test_it_connects_as_the_settings_say_and_when_it_has_to(self) -> None:
+        await self.start_with(connect_timeout=3, statement_cache_size=0)
         self.assertEqual([], self.network.events)
-
-    async def test_a_dsn_may_name_the_application(self) -> None:
-        await PostgreSQLConnector(SQLSettings(f'{self.dsn}?application_name=x')).start()
-        self.assertEqual({}, self.pool.options['server_settings'])
-
-    async def test_what_the_pool_says_goes_with_each_connection(self) -> None:
         self.takes('a')
         await self.read()
-        self.assertEqual({'loop': 'loop', 'timeout': 'timeout'}, self.network.options)
+        self.assertEqual({'timeout': 3, 'statement_cache_size': 0,
+                          'server_settings': {'application_name': 'addrservice'}},
+                         self.network.options)
 
-    async def test_a_stop_closes_the_pool(self) -> None:
+    async def test_a_dsn_may_name_the_application(self) -> None:
+        await self.start_with('?application_name=x')
+        self.takes('a')
+        await self.read()
+        self.assertEqual({}, self.network.options['server_settings'])
+
+    async def test_connections_are_counted(self) -> None:
+        await self.start_with(pool_size=7)
+        self.assertEqual((0, 7), self.connector.connections())
+        self.takes('a').fetch.side_effect = never
+        reading = asyncio.create_task(self.read())
+        await let_all_run()
+        self.assertEqual((1, 6), self.connector.connections())
+        reading.cancel()
+
+    async def test_a_stop_closes_them(self) -> None:
+        connection = self.takes('a')
+        await self.read()
         await self.stop()
-        self.assertEqual(1, self.pool.closed)
+        connection.close.assert_awaited_once_with()
         self.assert_nothing_left()
 
 
 class StatementTestCase(ConnectorTestCase):
-    """A connector that gets one connection each time."""
+    """A connector that gets one connection."""
 
     async def asyncSetUp(self) -> None:
         await super().asyncSetUp()
         self.connection = self.takes('a')
+
+    def assert_back(self) -> None:
+        """The connection is free and as good as new."""
+        self.assertEqual(0, self.connector.connections().in_use)
+        self.connection.terminate.assert_not_called()
 
 
 class StatementTest(StatementTestCase):
@@ -408,20 +388,18 @@ class StatementTest(StatementTestCase):
         self.connection.fetch.return_value = rows = [('a', 1)]
         for run in (self.connector.read, self.connector.write):
             with self.subTest(run=run):
-                self.connection.reset_mock()
-                self.pool.released.clear()
+                self.connection.fetch.reset_mock()
                 self.assertEqual(rows, await run('SELECT $1, $2', 'a', 1))
-                self.assertEqual([mock.call.fetch('SELECT $1, $2', 'a', 1)],
-                                 self.connection.mock_calls)
-                self.assertEqual([self.connection], self.pool.released)
+                self.connection.fetch.assert_awaited_once_with('SELECT $1, $2', 'a', 1)
+                self.connection.execute.assert_not_called()
+                self.assert_back()
 
     async def test_statements_run_exclusively_are_one_transaction_under_a_lock(self) -> None:
         await self.connector.run_exclusively(['CREATE', 'INSERT'])
-        self.assertEqual(
-            [mock.call.execute('SET TRANSACTION ISOLATION LEVEL READ COMMITTED;'
-                               f'SELECT pg_advisory_xact_lock({0x61646472});CREATE;INSERT')],
-            self.connection.mock_calls)
-        self.assertEqual([self.connection], self.pool.released)
+        self.connection.execute.assert_awaited_once_with(
+            'SET TRANSACTION ISOLATION LEVEL READ COMMITTED;'
+            f'SELECT pg_advisory_xact_lock({0x61646472});CREATE;INSERT')
+        self.assert_back()
 
     async def test_an_error_of_the_driver_comes_out_as_one_of_the_house(self) -> None:
         """Alone: the driver's may quote values, and a traceback would show it."""
@@ -442,38 +420,35 @@ class StatementTest(StatementTestCase):
         with self.assertRaises(RuntimeError) as caught:
             await self.read()
         self.assertIs(error, caught.exception)
-        await self.stop()
-        self.assertEqual([self.connection], self.pool.released)
-
-    async def test_where_no_connection_is_to_be_had_nothing_was_done(self) -> None:
-        for error in (TimeoutError(), asyncpg.InterfaceError('pool is closing'),
-                      server_error('53300')):
-            with self.subTest(error=error):
-                with (mock.patch.object(self.pool, 'acquire', side_effect=error),
-                      self.assertRaises(NothingDoneError)):
-                    await self.connector.write('INSERT')
-        self.assertEqual([], self.pool.released)
+        await let_all_run()
+        self.assert_back()
 
 
-class ReleaseTest(StatementTestCase):
-    """What becomes of a connection after its statement."""
+class RecoveryTest(StatementTestCase):
+    """What becomes of a connection after a statement that has not ended well."""
 
-    async def test_who_fails_does_not_wait_until_the_connection_is_back(self) -> None:
-        """A server that gave no answer would not confirm that either. A stop waits for it."""
-        self.pool.may_release.clear()
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        self.confirmed = asyncio.Event()
+        self.connection.execute.side_effect = self.confirm
+
+    async def confirm(self, statement: str, *, timeout: float) -> None:
+        await self.confirmed.wait()
+
+    async def test_it_is_kept_when_the_server_has_given_up_the_statement(self) -> None:
+        """Who fails does not wait for that: the server may be silent. A stop does."""
         self.connection.fetch.side_effect = OSError('gone')
         with self.assertRaises(OutcomeUnknownError):
             await self.read()
         stop = asyncio.create_task(self.connector.stop())
         await let_all_run()
-        self.assertEqual((False, []), (stop.done(), self.pool.released))
-        self.pool.may_release.set()
+        self.assertEqual((False, 1), (stop.done(), self.connection.execute.await_count))
+        self.confirmed.set()
         await stop
-        self.assertEqual([self.connection], self.pool.released)
+        self.connection.close.assert_awaited_once_with()
         self.assert_nothing_left()
 
     async def test_who_is_cancelled_does_not_wait_either(self) -> None:
-        self.pool.may_release.clear()
         begun = asyncio.Event()
         self.connection.fetch.side_effect = never_after(begun)
         reading = asyncio.create_task(self.read())
@@ -481,46 +456,72 @@ class ReleaseTest(StatementTestCase):
             await begun.wait()
         reading.cancel()
         await asyncio.wait([reading], timeout=DEADLINE)
-        self.assertEqual((True, []), (reading.cancelled(), self.pool.released))
-        self.pool.may_release.set()
-        await self.stop()
-        self.assertEqual([self.connection], self.pool.released)
+        self.assertEqual((True, 1), (reading.cancelled(), self.connector.connections().in_use))
+        self.confirmed.set()
+        await let_all_run()
+        self.assert_back()
 
-    async def test_a_release_that_fails_takes_nothing_back(self) -> None:
-        """The statement was done, and committed."""
-        self.connection.fetch.return_value = rows = [('a', 1)]
+    async def test_the_server_has_a_moment_to_confirm_it(self) -> None:
+        self.connection.fetch.side_effect = OSError('gone')
+        self.enterContext(mock.patch(f'{MODULE}.CONFIRMATION', 7))
+        self.confirmed.set()
+        with self.assertRaises(OutcomeUnknownError):
+            await self.read()
+        await let_all_run()
+        self.connection.execute.assert_awaited_once_with('SELECT 1', timeout=7)
+
+    async def test_it_is_ended_where_that_fails(self) -> None:
+        self.connection.fetch.side_effect = OSError('gone')
         for trouble in (asyncpg.InterfaceError('closed'), server_error('57P01'),
                         asyncpg.InternalClientError('state'), ConnectionResetError('reset'),
                         TimeoutError()):
             with self.subTest(trouble=trouble):
-                self.pool.trouble = trouble
-                self.assertEqual(rows, await self.connector.write('INSERT'))
+                self.connection.is_closed.return_value = False
+                self.connection.execute.side_effect = trouble
+                with self.assertRaises(OutcomeUnknownError):
+                    await self.read()
+                await let_all_run()
+                self.assertTrue(self.connection.is_closed())
+                self.assertEqual(0, self.connector.connections().in_use)
+
+    async def test_a_bug_takes_no_place_from_others(self) -> None:
+        complaints = self.complaints()
+        self.connection.fetch.side_effect = OSError('gone')
+        self.connection.execute.side_effect = RuntimeError('a bug')
+        with self.assertRaises(OutcomeUnknownError):
+            await self.read()
+        await let_all_run()
+        self.assertEqual(0, self.connector.connections().in_use)
+        complaints.assert_not_called()
 
     async def make_two_idle(self) -> list[Any]:
         """Two connections that nobody uses; the next operation takes the second of them."""
         connections = [new_connection(), new_connection()]
         self.network.conduct['a'] = mock.AsyncMock(side_effect=connections)
+        for connection in connections:
+            connection.fetch.side_effect = let_all_run
         await asyncio.gather(*(self.read() for _ in connections))
-        self.assertEqual(connections, self.pool.idle)
+        for connection in connections:
+            connection.fetch.side_effect = None
         return connections
 
-    async def test_a_server_that_does_not_confirm_a_release_costs_all_idle_connections(
-        self
-    ) -> None:
+    async def test_a_server_that_does_not_confirm_it_costs_all_idle_connections(self) -> None:
         """Each of them would cost a request its time; other troubles concern only the one."""
         for trouble, costs in ((ConnectionResetError('reset'), 0), (TimeoutError(), 1)):
             with self.subTest(trouble=trouble):
-                self.pool.idle, self.pool.trouble = [], None
-                another, _ = await self.make_two_idle()
-                self.pool.trouble = trouble
-                await self.read()
+                another, used = await self.make_two_idle()
+                used.fetch.side_effect = OSError('gone')
+                used.execute.side_effect = trouble
+                with self.assertRaises(OutcomeUnknownError):
+                    await self.connector.write('INSERT')
+                await let_all_run()
                 self.assertEqual(costs, another.terminate.call_count)
+                another.is_closed.return_value = True
 
     async def test_a_server_that_is_no_primary_any_more_costs_all_idle_connections(self) -> None:
         """They all lead to it; the next ones lead to the new primary."""
         for code, costs in (('25P02', 0), ('25006', 1)):
             with self.subTest(code=code):
-                self.pool.idle = []
                 another, used = await self.make_two_idle()
                 used.fetch.side_effect = server_error(code)
                 with self.assertRaises(StoreError):
@@ -528,14 +529,15 @@ class ReleaseTest(StatementTestCase):
                 await let_all_run()
                 self.assertEqual(costs, another.terminate.call_count)
                 self.assertEqual(costs, used.terminate.call_count)
+                another.is_closed.return_value = used.is_closed.return_value = True
 
     async def test_a_stop_does_not_wait_for_ever(self) -> None:
-        """It is no concern of anybody's how the pool came to its end."""
+        """It is no concern of anybody's how the connections came to their end."""
         self.enterContext(mock.patch(f'{MODULE}.FAREWELL', 0.01))
-        for trouble in (never, asyncpg.InterfaceError('lost')):
-            with (self.subTest(trouble=trouble),
-                  mock.patch.object(self.pool, 'close', side_effect=trouble)):
-                await self.stop()
+        await self.read()
+        self.connection.close.side_effect = never
+        await self.stop()
+        self.connection.terminate.assert_called_once_with()
         self.assert_nothing_left()
 
 
@@ -745,7 +747,7 @@ class UnclaimedTest(ConnectorTestCase):
         self.host_answers.set()
         await let_all_run()
         await self.stop()
-        del self.connector, self.pool.connect  # all that keeps it
+        del self.connector  # all that keeps it
         gc.collect()
         complaints.assert_not_called()
 

@@ -35,7 +35,7 @@ ENTRY: Final = {'name': "Robert'); DROP TABLE addresses; --"}
 DOCUMENT: Final = """{"name":"Robert'); DROP TABLE addresses; --"}"""
 NAME: Final = "robert'); drop table addresses; --"
 ORIGIN: Final = digest(DOCUMENT.encode())
-ROW: Final = ('bobby', DOCUMENT, 7)
+ROW: Final = ('bobby', DOCUMENT, 7, None)
 
 TABLE_IS_THERE: Final = [(1,)]
 VERSION: Final = [(SCHEMA_VERSION,)]  # a row: so this answers both questions
@@ -157,12 +157,14 @@ class StatementsTest(MockedConnectorTestCase):
     async def test_all_are_read_page_by_page_until_one_is_not_full(self) -> None:
         """Each page starts after the last nickname of the one before."""
         a, b, c = (StoredEntry(nickname, b'1', 7) for nickname in 'abc')
-        self.connector.read.side_effect = [[('a', '1', 7), ('b', '1', 7)], [('c', '1', 7)]]
+        self.connector.read.side_effect = [
+            [('a', '1', 7, None), ('b', '1', 7, None)], [('c', '1', 7, None)]]
         self.assertEqual([[a, b], [c]], [page async for page in self.db.pages(2)])
         self.assert_asked(mock.call.read(SELECT_FIRST_PAGE, 2), mock.call.read(SELECT_PAGE, 'b', 2))
 
     async def test_where_each_page_is_full_the_last_one_that_is_read_is_empty(self) -> None:
-        self.connector.read.side_effect = [[('a', '{"name":"A"}', 7)], [], [ROW], []]
+        self.connector.read.side_effect = [
+            [('a', '{"name":"A"}', 7, None)], [], [ROW], []]
         [[entry]] = [page async for page in self.db.pages(1)]
         [[found]] = [page async for page in self.db.found_pages('R', 1)]
         self.assertEqual(('a', 'bobby'), (entry.nickname, found.nickname))
@@ -171,14 +173,15 @@ class StatementsTest(MockedConnectorTestCase):
                           mock.call.read(FIND_PAGE, NAME, 'bobby', mock.ANY, 1))
 
     async def test_all_found_are_read_page_by_page_until_one_is_not_full(self) -> None:
-        self.connector.read.side_effect = [[('a', '{"name":"X"}', 7), ROW], [ROW]]
+        self.connector.read.side_effect = [
+            [('a', '{"name":"X"}', 7, None), ROW], [ROW]]
         pages = [page async for page in self.db.found_pages('', 2)]
         self.assertEqual([2, 1], list(map(len, pages)))
         self.assert_asked(mock.call.read(FIND_FIRST_PAGE, '', mock.ANY, 2),
                           mock.call.read(FIND_PAGE, NAME, 'bobby', mock.ANY, 2))
 
     async def test_a_row_becomes_an_entry_as_it_is_stored(self) -> None:
-        self.connector.read.return_value = [('bobby', '{"name":"Zoë"}', 7)]
+        self.connector.read.return_value = [('bobby', '{"name":"Zoë"}', 7, None)]
         stored = StoredEntry('bobby', '{"name":"Zoë"}'.encode(), 7)
         self.assertEqual(stored, await self.db.read_entry('bobby'))
         self.assertEqual([stored], await self.db.read_page(None, 10))
@@ -242,7 +245,8 @@ class OnceTest(MockedConnectorTestCase):
 
         self.connector.write.side_effect = self.connector.read.side_effect = take_time
         db = SQLAddressBookDB(self.connector, SQLSettings('sqlite:///never', deadline=0.02))
-        with mock.patch.object(db, '_prepared', True), self.assertRaises(OutcomeUnknownError):
+        db._tables.are_ready = True
+        with self.assertRaises(OutcomeUnknownError):
             await db.create_entry_once(ENTRY, 'key')
         self.assertTrue(self.connector.read.called)
 
@@ -870,6 +874,7 @@ class UpgradeTest(unittest.IsolatedAsyncioTestCase):
         for _ in range(3):
             with self.assertRaisesRegex(OutcomeUnknownError, '^no answer in time$'):
                 await store.read_entry('bobby')
+        store._deadline.seconds = DEADLINE
         question.answered.set()
         self.tables = 2
         async with asyncio.timeout(DEADLINE):
@@ -889,8 +894,8 @@ class UpgradeTest(unittest.IsolatedAsyncioTestCase):
         """Then the next operation begins another one."""
         self.connector.run_exclusively.side_effect = never
         store = self.make_store()
-        with mock.patch('addrservice.addressbook_db.sql.UPGRADE_DEADLINE', 0.001):
-            for times in (1, 2):
+        with mock.patch('addrservice.addressbook_db.tables.UPGRADE_DEADLINE', 0.001):
+            for times in (2, 4):  # each operation tries it once more
                 with self.assertRaises(OutcomeUnknownError):
                     await store.read_entry('bobby')
                 self.assertEqual(times, self.connector.run_exclusively.await_count)
@@ -946,6 +951,7 @@ class UpgradeTest(unittest.IsolatedAsyncioTestCase):
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait(others)
         del others
+        store._deadline.seconds = DEADLINE
         self.connector.run_exclusively.side_effect = self.run_exclusively
         await store.read_entry('bobby')
         gc.collect()
