@@ -2,7 +2,8 @@
 """Runs, tests and checks the address book service; on first use, sets up what that needs.
 
 A command runs in the interpreter it was called with if that one has the pinned requirements,
-else in ./env, which is made on first use and made again when the requirements change.
+else in ./env, which is made on first use and made again when the requirements change. The
+benchmark has an environment of its own, ./bench/env, with the peers of the service.
 ADDRSERVICE_SETUP=off (for containers) takes the interpreter as it is and sets nothing up.
 """
 # Standard library only. Python 3.11 runs it, and 3.8 can still parse it to say what is wrong.
@@ -19,16 +20,12 @@ import unittest
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Iterator, NoReturn
+from typing import Iterator, NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parent
-ENV = ROOT / 'env'
-ENV_PYTHON = ENV / 'bin' / 'python'
-STAMP = ENV / '.stamp'
 SERVICE_REQUIREMENTS = ROOT / 'deploy' / 'requirements.txt'
 DEVELOPER_REQUIREMENTS = ROOT / 'requirements.txt'
-# Those of developers and all that they need in turn, by hash: what ./env is made from.
-LOCKED_REQUIREMENTS = ROOT / 'requirements.lock'
+BENCH_REQUIREMENTS = ROOT / 'bench' / 'requirements.txt'
 
 
 # Commands of the service itself.
@@ -38,6 +35,40 @@ SERVICE_COMMANDS = {
     'import': 'keep entries that export has written',
     'token': 'make an access token',
 }
+
+
+class Environment(NamedTuple):
+    """A folder that requirements are installed in, and those, with all that they need, by hash."""
+
+    folder: Path
+    locked_requirements: Path
+
+    def __str__(self) -> str:
+        return f'./{self.folder.relative_to(ROOT)}'
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / 'bin' / 'python'
+
+    @property
+    def stamp(self) -> Path:
+        """The file that marks it as complete."""
+        return self.folder / '.stamp'
+
+    def made_for(self) -> str:
+        """What the stamp has to say: this version of Python and these requirements."""
+        wanted = [str(sys.implementation.cache_tag), *requirement_lines(self.locked_requirements)]
+        return hashlib.sha256('\n'.join(wanted).encode()).hexdigest()
+
+    def is_ready(self) -> bool:
+        """Whether it was made to the end, and for what is asked for now."""
+        made = self.stamp.is_file() and os.access(self.python, os.X_OK)
+        return made and self.stamp.read_text(errors='replace') == self.made_for()
+
+
+ENV = Environment(ROOT / 'env', ROOT / 'requirements.lock')
+BENCH_ENV = Environment(ROOT / 'bench' / 'env', ROOT / 'bench' / 'requirements.lock')
 
 
 class SetupError(Exception):
@@ -68,18 +99,6 @@ def is_installed(requirement: str) -> bool:
         return False
 
 
-def stamp() -> str:
-    """What ./env is made for: this version of Python and these requirements."""
-    made_for = [str(sys.implementation.cache_tag), *requirement_lines(LOCKED_REQUIREMENTS)]
-    return hashlib.sha256('\n'.join(made_for).encode()).hexdigest()
-
-
-def env_is_ready() -> bool:
-    """Whether ./env was made to the end, and for what is asked for now."""
-    made = STAMP.is_file() and os.access(ENV_PYTHON, os.X_OK)
-    return made and STAMP.read_text(errors='replace') == stamp()
-
-
 def set_up_step(failure: str, lock: int, *command: str | Path) -> None:
     """Runs a command; if it fails, raises SetupError with the last error that it printed."""
     # The command holds the lock too, so that nobody starts beside it should run.py be killed.
@@ -92,60 +111,60 @@ def set_up_step(failure: str, lock: int, *command: str | Path) -> None:
         raise SetupError(f'{failure}: {reason.strip()}')
 
 
-def make_env(lock: int) -> None:
-    """Makes ./env from scratch; what marks it as complete is written last."""
+def make_env(env: Environment, lock: int) -> None:
+    """Makes an environment from scratch; what marks it as complete is written last."""
     try:
         import ensurepip  # noqa: F401  only asked for: Debian's Python lacks it at first
         import venv  # noqa: F401  only asked for
     except ImportError as error:
-        raise SetupError(f'cannot make ./env: {error} '
+        raise SetupError(f'cannot make {env}: {error} '
                          '(on Debian or Ubuntu: apt-get install python3-venv)') from error
-    STAMP.unlink(missing_ok=True)
+    env.stamp.unlink(missing_ok=True)
     # -I: what PYTHONPATH offers today must not count as installed.
-    set_up_step('cannot make ./env', lock,
-                sys.executable, '-I', '-m', 'venv', '--clear', '--without-pip', ENV)
-    set_up_step('cannot put pip into ./env', lock,
-                ENV_PYTHON, '-I', '-m', 'ensurepip', '--default-pip')
-    set_up_step('cannot install requirements.lock (is the network reachable?)', lock,
-                ENV_PYTHON, '-I', '-m', 'pip', 'install', '--disable-pip-version-check',
-                '--no-input', '--retries=1', '--timeout=10', '-r', LOCKED_REQUIREMENTS)
-    STAMP.write_text(stamp())
+    set_up_step(f'cannot make {env}', lock,
+                sys.executable, '-I', '-m', 'venv', '--clear', '--without-pip', env.folder)
+    set_up_step(f'cannot put pip into {env}', lock,
+                env.python, '-I', '-m', 'ensurepip', '--default-pip')
+    locked = env.locked_requirements.relative_to(ROOT)
+    set_up_step(f'cannot install {locked} (is the network reachable?)', lock,
+                env.python, '-I', '-m', 'pip', 'install', '--disable-pip-version-check',
+                '--no-input', '--retries=1', '--timeout=10', '-r', env.locked_requirements)
+    env.stamp.write_text(env.made_for())
 
 
-def set_up() -> None:
-    """Makes ./env, or waits for the run.py that is making it."""
-    say('Setting up ./env (on first use, and when the requirements change) ...')
+def set_up(env: Environment) -> None:
+    """Makes an environment, or waits for the run.py that is making it."""
+    say(f'Setting up {env} (on first use, and when the requirements change) ...')
     # A lock on the folder itself leaves no file behind, and goes when its last holder ends.
     lock = os.open(ROOT, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not env_is_ready():
-            make_env(lock)
+        if not env.is_ready():
+            make_env(env, lock)
     finally:
         os.close(lock)
 
 
-def python_with(requirements: Path) -> str:
-    """The interpreter that has the requirements: this one, or that of ./env, set up if need be."""
+def python_with(requirements: Path, env: Environment = ENV) -> str:
+    """The interpreter with the requirements: this one, or an environment's, set up if need be."""
     if os.environ.get('ADDRSERVICE_SETUP') == 'off':
         return sys.executable
-    ready = env_is_ready()
-    if ready and Path(sys.prefix).resolve() == ENV:
+    ready = env.is_ready()
+    if ready and Path(sys.prefix).resolve() == env.folder:
         return sys.executable
     pins = (line for line in requirement_lines(requirements) if not line.startswith('-'))
     if all(map(is_installed, pins)):
         return sys.executable
     if not ready:
-        set_up()
-    return str(ENV_PYTHON)
+        set_up(env)
+    return str(env.python)
 
 
-def become_service(args: list[str]) -> NoReturn:
-    """Becomes the service or one of its commands; process id and signals are then its own."""
-    python = python_with(SERVICE_REQUIREMENTS)
+def become(python: str, module: str, args: list[str]) -> NoReturn:
+    """Becomes `python -m module args`; process id and signals are then its own."""
     search_path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-    # A relative --config counts from where the caller stands; -P keeps that off sys.path.
-    os.execve(python, [python, '-P', '-m', 'addrservice', *args],
+    # A relative path in args counts from where the caller stands; -P keeps that off sys.path.
+    os.execve(python, [python, '-P', '-m', module, *args],
               {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path)})
 
 
@@ -234,7 +253,8 @@ def parse(args: list[str]) -> argparse.Namespace:
     """The command as `run`, and its options; ends the program, with status 2 if they are wrong."""
     parser = argparse.ArgumentParser(prog='run.py')
     commands = parser.add_subparsers(metavar='COMMAND [OPTION]', required=True)
-    for name, summary in SERVICE_COMMANDS.items():
+    programs = {**SERVICE_COMMANDS, 'bench': 'measure the service and its peers'}
+    for name, summary in programs.items():
         commands.add_parser(name, help=f'{summary}; all that follows is passed on')
     command = commands.add_parser('test', help='run the tests')
     command.set_defaults(run=test)
@@ -256,8 +276,12 @@ def parse(args: list[str]) -> argparse.Namespace:
 
 def run(args: list[str]) -> int:
     """Runs the command that args name, in the interpreter that has what it needs."""
-    if args and args[0] in SERVICE_COMMANDS:
-        become_service(args[1:] if args[0] == 'serve' else args)
+    name = args[0] if args else ''
+    if name in SERVICE_COMMANDS:
+        become(python_with(SERVICE_REQUIREMENTS), 'addrservice',
+               args[1:] if name == 'serve' else args)
+    if name == 'bench':
+        become(python_with(BENCH_REQUIREMENTS, BENCH_ENV), 'bench', args[1:])
     options = parse(args)
     python = python_with(DEVELOPER_REQUIREMENTS)
     if python != sys.executable:

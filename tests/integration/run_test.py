@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 RUN_PY = ROOT / 'run.py'
 SETUP_CFG = ROOT / 'setup.cfg'
 
-# What the pretend service does: it says how it was started.
+# What the pretend service and the pretend benchmark do: they say how they were started.
 SERVICE = """
 import json, os, sys
 from importlib import metadata
@@ -92,6 +92,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env = folder / 'env'
+        self.bench_env = folder / 'bench' / 'env'
         self.stamp = self.env / '.stamp'
 
     @classmethod
@@ -115,6 +116,13 @@ class Project:
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+    def write_benchmark(self) -> None:
+        """A pretend benchmark, which has the same requirement."""
+        self.write('bench/__main__.py', SERVICE)
+        self.write('bench/requirements.txt', '-r ../deploy/requirements.txt\n')
+        self.write('bench/requirements.lock',
+                   '--no-index\n--find-links wheels\n-r ../deploy/requirements.txt\n')
 
     def write_test(self, suite: str, text: str) -> None:
         """Makes the text the one test module of the suite."""
@@ -193,15 +201,19 @@ class SetUpTest(RunTestCase):
     half_made_run: subprocess.CompletedProcess[str]
     incomplete: Project
     incomplete_run: subprocess.CompletedProcess[str]
+    benched: Project
+    bench_run: subprocess.CompletedProcess[str]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Makes all at once what takes seconds to make: an ./env for each of three projects."""
+        """Makes all at once what takes seconds to make: an environment for each of four projects.
+        """
         temporary = tempfile.TemporaryDirectory(prefix='run-test-')
         cls.addClassCleanup(temporary.cleanup)
-        cls.first, cls.half_made, cls.incomplete = (
+        cls.first, cls.half_made, cls.incomplete, cls.benched = (
             Project.create(Path(temporary.name).resolve() / name)
-            for name in ('first', 'half-made', 'incomplete'))
+            for name in ('first', 'half-made', 'incomplete', 'benched'))
+        cls.benched.write_benchmark()
         cls.half_made.write('env/bin/python', 'not an interpreter')
         with cls.half_made.start('serve') as killed:
             assert killed.stderr
@@ -211,8 +223,10 @@ class SetUpTest(RunTestCase):
         cls.incomplete.require_dummy('3.0')
         starting = [
             *(cls.first.start('serve', '--port', str(port), '--help') for port in (1, 2)),
-            cls.half_made.start('serve'), cls.incomplete.start('serve')]
-        *cls.first_runs, cls.half_made_run, cls.incomplete_run = map(ended, starting)
+            cls.half_made.start('serve'), cls.incomplete.start('serve'),
+            cls.benched.start('bench', '--quick')]
+        *cls.first_runs, cls.half_made_run, cls.incomplete_run, cls.bench_run = map(
+            ended, starting)
 
     def assert_runs_in_own_env(
         self, project: Project, done: subprocess.CompletedProcess[str], dummy: str = '1.0'
@@ -238,6 +252,29 @@ class SetUpTest(RunTestCase):
             self.assert_runs_in_own_env(self.first, done)
         one, other = [self.said(done)['made'] for done in self.first_runs]
         self.assertEqual(one, other)
+
+    def test_the_benchmark_runs_in_an_environment_of_its_own(self) -> None:
+        """It is set up as ./env is, which is neither made nor needed, and gets all arguments."""
+        said = self.said(self.bench_run)
+        self.assertEqual((str(self.benched.bench_env), ['1.0'], ['--quick']),
+                         (said['prefix'], said['dummies'], said['args']))
+        self.assertIn('Setting up ./bench/env', self.bench_run.stderr)
+        self.assertFalse(self.benched.env.exists())
+
+    def test_a_second_benchmark_sets_nothing_up(self) -> None:
+        """The environment is used again, until what it is to have has changed."""
+        done = self.benched.run('bench')
+        self.assertEqual(self.said(self.bench_run)['made'], self.said(done)['made'])
+        self.assertEqual('', done.stderr)
+
+    def test_a_benchmark_that_cannot_be_set_up_is_told_in_one_line(self) -> None:
+        """The line names the environment of the benchmark, and its requirements."""
+        project = self.benched.copy(self.folder / 'project')
+        project.require_dummy('3.0')
+        done = project.run('bench')
+        self.assertEqual(2, done.returncode)
+        self.assertIn('cannot install bench/requirements.lock', done.stderr.splitlines()[-1])
+        self.assertFalse((project.bench_env / '.stamp').exists())
 
     def test_a_second_run_sets_nothing_up(self) -> None:
         """With nothing left to install from, a second run starts at once and in silence."""
@@ -476,7 +513,7 @@ class CommandTest(SetUpOffTestCase):
     def test_help_lists_the_commands_a_line_each(self) -> None:
         """--help works before anything is set up."""
         lines = self.checkout.run('--help').stdout.splitlines()
-        for command in ('serve', 'test', 'lint', 'typecheck', 'coverage'):
+        for command in ('serve', 'bench', 'test', 'lint', 'typecheck', 'coverage'):
             described = [line for line in lines if line.startswith(f'    {command} ')]
             self.assertEqual(1, len(described), lines)
 
