@@ -6,7 +6,6 @@ handler.
 
 import hashlib
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
@@ -14,9 +13,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import orjson
-from tornado.httputil import HTTPServerRequest
 from tornado.log import access_log
-from tornado.web import Application, GZipContentEncoding, HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from addrservice import LOGGER_NAME, logs
 from addrservice.addressbook_db import PAGE_SIZE, StoredEntry
@@ -25,13 +23,13 @@ from addrservice.config import ServiceSettings, Settings
 from addrservice.docs import DocsRequestHandler
 from addrservice.errors import PreconditionFailedError
 from addrservice.gate import Gate
-from addrservice.negotiation import accepts_gzip
 from addrservice.openapi import describe
 from addrservice.operators import (
     HealthRequestHandler, MetricsRequestHandler, ReadinessRequestHandler,
 )
 from addrservice.parameters import Query, read_idempotency_key, read_query
 from addrservice.preconditions import Preconditions, entity_tag, last_modified
+from addrservice.routing import Route, RoutedApplication
 from addrservice.service import AddressBookService, Condition
 from addrservice.tracing import AbstractTraceCollector
 
@@ -110,18 +108,13 @@ class AddressBookEntryRequestHandler(BaseRequestHandler):
             raise PreconditionFailedError(nickname)
         self.set_header('Cache-Control', PERSONAL)
         self.set_header('Last-Modified', last_modified(entry.version))
-        self.etag = entity_tag(entry.version, self.goes_gzipped(entry.document))
+        self.set_header('ETag', entity_tag(entry.version, self.goes_gzipped(entry.document)))
         if preconditions.find_unmodified(entry.version):
-            self.set_header('ETag', self.etag)
             self.set_status(HTTPStatus.NOT_MODIFIED)
         else:
             self.write(entry.document)
 
     head = get
-
-    def check_etag_header(self) -> bool:
-        """Never so: ``get`` has looked at the preconditions already."""
-        return False
 
     async def put(self, nickname: str) -> None:
         version = await self.service.put_address(nickname, self.json_body(), self._condition())
@@ -173,16 +166,8 @@ class TooManyConnectionsRequestHandler(BaseRequestHandler):
     """Any request on a connection beyond the cap."""
 
     def prepare(self) -> None:
-        super().prepare()
+        self.begin()
         raise HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, 'There are too many connections')
-
-
-class NegotiatedGzip(GZipContentEncoding):
-    """Tornado's gzip encoding, for clients that accept it (RFC 9110, 12.5.3)."""
-
-    def __init__(self, request: HTTPServerRequest) -> None:
-        super().__init__(request)
-        self._gzipping = accepts_gzip(request.headers.get('Accept-Encoding', ''))
 
 
 PROBES: Final[dict[str, type[BaseRequestHandler]]] = {
@@ -206,7 +191,7 @@ PAGES: Final[dict[str, type[BaseRequestHandler]]] = {
 
 def make_addrservice_app(
     settings: Settings, debug: bool, gate: Gate | None = None
-) -> tuple[AddressBookService, Application]:
+) -> tuple[AddressBookService, RoutedApplication]:
     """The service and the web application in front of it; neither is started.
 
     :param debug: whether errors carry their traceback
@@ -222,7 +207,7 @@ def make_application(
     limits: ServiceSettings,
     debug: bool,
     gate: Gate | None = None,
-) -> Application:
+) -> RoutedApplication:
     """The routes in front of a service.
 
     :param gate: who is let in; unless told, everybody within the limits
@@ -240,7 +225,7 @@ def make_application(
 
 def make_overflow_application(
     service: AddressBookService, limits: ServiceSettings, debug: bool
-) -> Application:
+) -> RoutedApplication:
     """What connections beyond the cap get: the probes, and 503 for the rest."""
     return _make_application(
         PROBES, TooManyConnectionsRequestHandler, service, limits, debug, Gate(limits, None))
@@ -251,7 +236,7 @@ def make_operator_application(
     limits: ServiceSettings,
     debug: bool,
     collectors: Sequence[AbstractTraceCollector],
-) -> Application:
+) -> RoutedApplication:
     """What the metrics port has: the probes, and what collectors tell a scraper."""
     return _make_application(
         {**PROBES, '/metrics': MetricsRequestHandler}, UnknownEndpointRequestHandler, service,
@@ -266,25 +251,16 @@ def _make_application(
     debug: bool,
     gate: Gate,
     **settings: Any,
-) -> Application:
+) -> RoutedApplication:
     arguments = {'service': service, 'limits': limits}
-    return Application(
-        [(_pattern(path), handler, {**arguments, 'route': path})
-         for path, handler in routes.items()],
-        default_handler_class=otherwise,
-        default_handler_args=arguments,
-        transforms=[NegotiatedGzip],  # compress_response, but reading the weights
+    return RoutedApplication(
+        {path: Route(handler, {**arguments, 'route': path}) for path, handler in routes.items()},
+        Route(otherwise, arguments),
         log_function=log_request,
         debug_errors=debug,
         cors_origins=limits.cors_origins,
         gate=gate,
-        running=set(),  # the tasks of the requests in flight
         **settings)
-
-
-def _pattern(path: str) -> str:
-    """The regular expression of a path: a name in braces is one segment, a last slash may be."""
-    return re.sub(r'\\{\w+\\}', '([^/]+)', re.escape(path)) + '/?'
 
 
 def log_request(handler: RequestHandler) -> None:

@@ -5,10 +5,10 @@ Whatever a handler raises becomes an answer in one place, ``BaseRequestHandler.s
 
 import asyncio
 import re
-import sys
+import time
 import traceback
 from collections.abc import Awaitable, Mapping
-from functools import cache, cached_property
+from functools import cache
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final
@@ -16,13 +16,14 @@ from typing import Any, Final
 import orjson
 import uuid_utils
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import StreamClosedError, UnsatisfiableReadError
+from tornado.iostream import StreamClosedError
 from tornado.log import app_log
-from tornado.web import GZipContentEncoding, HTTPError, RequestHandler
+from tornado.web import Application, GZipContentEncoding, HTTPError, OutputTransform, RequestHandler
 
 from addrservice import logs, request_span
+from addrservice.answer_headers import AnswerHeaders
 from addrservice.answers import (
-    CLIENT_CLOSED_REQUEST, INTERNAL, answer_to, error_headers, message_of,
+    INTERNAL, answer_to, error_headers, message_of,
 )
 from addrservice.auth.abstract import Caller
 from addrservice.body_handler import BodyRequestHandler
@@ -31,8 +32,12 @@ from addrservice.cors import cors_headers, preflight_headers
 from addrservice.errors import InvalidInputError, OverloadedError, StoreError
 from addrservice.gate import Admission, Gate
 from addrservice.negotiation import JSON, MERGE_PATCH, accepts_gzip, accepts_json
+from addrservice.preconditions import http_date
 from addrservice.service import AddressBookService
 from addrservice.tracing import Span
+
+# Statuses of answers that never have a body.
+NO_BODY: Final = (204, 304)
 
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
 
@@ -52,9 +57,27 @@ class BaseRequestHandler(BodyRequestHandler):
     # Tornado's, in the order in which they are told.
     SUPPORTED_METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
 
+    # What RequestHandler's constructor, which is not called, would set.
+    _headers_written = False
+    _finished = False
+    _auto_finish = True
+    _transforms: list[OutputTransform] = []
+    _prepared_future = None
+
     # Looked at before initialize is called.
     span: Span | None = None
     admission: Admission = Admission()
+
+    def __init__(
+        self, application: Application, request: HTTPServerRequest, **arguments: Any
+    ) -> None:
+        # Not RequestHandler's, which makes room for templates first.
+        self.application = application
+        self.request = request
+        sent = request.headers.get('X-Request-ID', '')
+        self.request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid_utils.uuid4().hex
+        self.clear()
+        self.initialize(**arguments)
 
     def initialize(
         self, service: AddressBookService, limits: ServiceSettings, route: str | None = None
@@ -68,25 +91,32 @@ class BaseRequestHandler(BodyRequestHandler):
         if self._gate.trusts_proxies:
             self._take_note_of_origin()
 
-    @cached_property
-    def request_id(self) -> str:
-        """The client's ``X-Request-ID`` if it is a sane one, else a new one."""
-        sent = self.request.headers.get('X-Request-ID', '')
-        return sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid_utils.uuid4().hex
-
-    def set_default_headers(self) -> None:
-        self.set_header('Content-Type', JSON)
-        self.set_header('X-Request-ID', self.request_id)
-        self.set_header('X-Content-Type-Options', 'nosniff')
-        self.set_header('Cache-Control', 'no-store')
-        self.clear_header('Server')
-        self._set_headers(self._cors_headers())
-        self._set_headers(self.admission.headers)
+    def clear(self) -> None:
+        """Begins an answer from the beginning, with the header fields that each one has."""
+        origins = self.settings['cors_origins']
+        self._headers = AnswerHeaders({
+            'Content-Type': JSON,
+            'Date': http_date(int(time.time())),
+            'X-Request-Id': self.request_id,
+            'X-Content-Type-Options': 'nosniff',
+            'Cache-Control': 'no-store',
+            'Vary': _vary(self.produces_json, bool(origins)),
+        })
+        self._write_buffer = []
+        self._status_code = HTTPStatus.OK
+        self._reason = 'OK'
+        if origins:
+            self._set_headers(self._cors_headers())
+        if self.admission.headers:
+            self._set_headers(self.admission.headers)
         if self.span is not None and self.span.traceresponse:
             self.set_header('traceresponse', self.span.traceresponse)
-        vary = ['Accept'] * self.produces_json + ['Origin'] * bool(self.settings['cors_origins'])
-        if vary:
-            self.set_header('Vary', ', '.join(vary))
+        self.set_default_headers()
+
+    def set_header(self, name: str, value: Any) -> None:
+        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+            value = self._convert_header_value(value)
+        self._headers[name] = value
 
     def _cors_headers(self) -> dict[str, str]:
         return cors_headers(self.settings['cors_origins'], self.request.headers.get('Origin'))
@@ -96,11 +126,22 @@ class BaseRequestHandler(BodyRequestHandler):
             self.set_header(name, value)
 
     def prepare(self) -> Awaitable[None] | None:
-        """Takes note of the request, and of what it cannot have."""
+        """Takes note of the request and of what it cannot have, and waits for its body."""
+        self.begin()
+        admission = self._admit()
+        return admission if self.is_whole else self._wait_for_body(admission)
+
+    def begin(self) -> None:
+        """Takes note of the request."""
         logs.request_id.set(self.request_id)
         self._begin_span()
-        self._take_note_of_task()
-        self.bound_body()
+
+    async def _wait_for_body(self, admission: Awaitable[None] | None) -> None:
+        if admission is not None:
+            await admission
+        await self.body()
+
+    def _admit(self) -> Awaitable[None] | None:
         method = str(self.request.method)
         if method == 'OPTIONS' or method not in self.methods():
             return None
@@ -162,7 +203,8 @@ class BaseRequestHandler(BodyRequestHandler):
         return self.admission.caller
 
     def _check_accept(self) -> None:
-        if self.produces_json and not accepts_json(self.request.headers.get('Accept', '')):
+        accepted = self.request.headers.get('Accept')
+        if accepted and self.produces_json and not accepts_json(accepted):
             self._refuse(
                 HTTPError(406, 'What is here is application/json, which Accept excludes'))
 
@@ -176,14 +218,6 @@ class BaseRequestHandler(BodyRequestHandler):
             raise error
 
         setattr(self, str(self.request.method).lower(), refuse)
-
-    def _take_note_of_task(self) -> None:
-        """Has a drain wait for this request, even where its client is gone meanwhile."""
-        task = asyncio.current_task()
-        assert task is not None
-        running: set[asyncio.Task[Any]] = self.settings['running']
-        running.add(task)
-        task.add_done_callback(running.discard)
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         try:
@@ -234,10 +268,14 @@ class BaseRequestHandler(BodyRequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> 'asyncio.Future[None]':
         """Ends the answer; a client that does not read it in time is cut off."""
-        flushed_before = self._headers_written
+        if chunk is not None:
+            self.write(chunk)
+        flushed_before, size = self._headers_written, sum(map(len, self._write_buffer))
         if flushed_before:
-            self._streamed_size += sum(map(len, self._write_buffer))
-        sent = super().finish(chunk)
+            self._streamed_size += size
+        elif self.etag is None and self._status_code not in NO_BODY:
+            self._headers['Content-Length'] = str(size)  # as text: Tornado takes long over numbers
+        sent = super().finish()
         if not sent.done():
             timer = asyncio.get_running_loop().call_later(
                 self.limits.idle_connection_timeout, _close, self.request)
@@ -247,23 +285,13 @@ class BaseRequestHandler(BodyRequestHandler):
             sent.add_done_callback(lambda _: _close(self.request))
         return sent
 
-    def on_connection_close(self) -> None:
-        """Logs a request whose body did not become whole, which nothing else does."""
-        if not self._finished and not self.request._body_future.done():
-            self.set_status(self._why_closed())
+    def give_up(self, status: int) -> None:
+        """Logs a request that did not become whole, which nothing else does."""
+        if not self._finished:
+            self._finished = True
+            self.set_status(status)
             self._log()
-        super().on_connection_close()
-
-    def _why_closed(self) -> int:
-        # Tornado tells with the exception in flight when it was reading that failed; what it did
-        # not like itself, it has dealt with before.
-        error = sys.exception()
-        if isinstance(error, StreamClosedError):
-            endless = isinstance(error.real_error, UnsatisfiableReadError)  # a chunk's size
-            return HTTPStatus.BAD_REQUEST if endless else CLIENT_CLOSED_REQUEST
-        if self.request.request_time() >= self.limits.body_timeout:
-            return HTTPStatus.REQUEST_TIMEOUT
-        return HTTPStatus.BAD_REQUEST
+            self.body_has_come()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answers an exception as ``ERROR_TABLE`` has it."""
@@ -297,7 +325,7 @@ class BaseRequestHandler(BodyRequestHandler):
         """Writes the error as JSON; says what is wrong, and of a bug nothing."""
         exc_info = kwargs.get('exc_info', (None, None, None))
         self._set_error_headers(status_code, exc_info[1])
-        if not self.request._body_future.done():  # Tornado reads no further, but does not say so
+        if not self.is_whole:  # nobody reads on
             self.set_header('Connection', 'close')
         body = {
             'method': self.request.method,
@@ -331,6 +359,12 @@ class BaseRequestHandler(BodyRequestHandler):
         """Logs bugs. What is an answer is in the request's line already."""
         if not isinstance(value, HTTPError) and answer_to(value) is None:
             app_log.error('uncaught exception', exc_info=value)
+
+
+@cache
+def _vary(produces_json: bool, has_origins: bool) -> str:
+    names = ['Accept'] * produces_json + ['Origin'] * has_origins + ['Accept-Encoding']
+    return ', '.join(names)
 
 
 def _close(request: HTTPServerRequest) -> None:

@@ -1,10 +1,11 @@
 """The bodies of requests: within the limit, and JSON."""
 
+import asyncio
 import re
 from typing import Any, Final
 
 from tornado.httputil import HTTPInputError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, RequestHandler
 
 from addrservice.config import ServiceSettings
 from addrservice.negotiation import JSON, MERGE_PATCH
@@ -18,7 +19,6 @@ MAX_DISCARDED: Final = 8 * 1024 * 1024
 _UTF_8: Final = re.compile(r'\s*(;\s*(charset\s*=\s*("utf-8"|utf-8)\s*)?)*', re.IGNORECASE)
 
 
-@stream_request_body
 class BodyRequestHandler(RequestHandler):
     """Takes the body of a request.
 
@@ -30,6 +30,8 @@ class BodyRequestHandler(RequestHandler):
         """Gets ready for a body within the limits."""
         self.limits = limits
         self.body_size = 0
+        self.is_whole = False
+        self._coming: 'asyncio.Future[None] | None' = None
         self._body: list[bytes] = []
 
     def bound_body(self) -> None:
@@ -57,6 +59,18 @@ class BodyRequestHandler(RequestHandler):
             self.send_error(413, exc_info=(HTTPError, error, None))
             raise HTTPInputError(str(error))  # makes the connection stop reading
 
+    def body_has_come(self) -> None:
+        """Takes note that there is no more to come."""
+        self.is_whole = True
+        if self._coming is not None and not self._coming.done():
+            self._coming.set_result(None)
+
+    async def body(self) -> None:
+        """Waits until the body has come."""
+        if not self.is_whole:
+            self._coming = asyncio.get_running_loop().create_future()
+            await self._coming
+
     def json_body(self) -> Any:
         """The value of the request's body.
 
@@ -68,9 +82,8 @@ class BodyRequestHandler(RequestHandler):
         # A gzip coding that could be undone is gone from the headers by now.
         if self.request.headers.get('Content-Encoding', 'identity').lower() != 'identity':
             raise HTTPError(415, 'The body may be encoded with gzip, once, or not at all')
-        declared = self.request.headers.get('Content-Type', '').strip()
-        wanted = self.body_type()
-        if declared[:len(wanted)].lower() != wanted or not _UTF_8.fullmatch(declared, len(wanted)):
+        declared, wanted = self.request.headers.get('Content-Type', ''), self.body_type()
+        if declared != wanted and not _is_declared(declared.strip(), wanted):
             raise HTTPError(415, f'The body must be declared as Content-Type: {wanted}')
         return parse_json(b''.join(self._body))
 
@@ -79,3 +92,9 @@ class BodyRequestHandler(RequestHandler):
 
     def _too_large(self) -> HTTPError:
         return HTTPError(413, 'The body is larger than %d bytes', self.limits.max_body_size)
+
+
+def _is_declared(media_type: str, wanted: str) -> bool:
+    """Whether a media type is the wanted one, with no parameter but that it is in UTF-8."""
+    end = len(wanted)
+    return media_type[:end].lower() == wanted and bool(_UTF_8.fullmatch(media_type, end))

@@ -103,6 +103,7 @@ class ServiceSettings(_Section, frozen=True):
         request comes from (``X-Forwarded-For`` and ``X-Forwarded-Proto``)
     :param max_in_flight: requests that are worked on at once; more are answered with 503
     :param rate_limit: how often one caller may ask
+    :param http_parser: what reads the requests: httptools (llhttp, in C), or Tornado's own
     """
 
     name: Text = 'Address Book'
@@ -123,6 +124,7 @@ class ServiceSettings(_Section, frozen=True):
     trusted_proxies: tuple[Text, ...] = ()
     max_in_flight: Size = 1000
     rate_limit: RateLimitSettings | None = None
+    http_parser: Literal['httptools', 'tornado'] = 'httptools'
 
     def __post_init__(self) -> None:
         """Refuses what is no network."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 _TAG: Final = re.compile(r'(?:^|,)[ \t]*(W/)?"([!#-~\x80-\xff]*)"[ \t]*(?=,|$)')
@@ -17,7 +18,13 @@ def entity_tag(version: int | str, gzipped: bool = False) -> str:
 
 def last_modified(version: int) -> str:
     """The ``Last-Modified`` of a version, which is a time in microseconds; never one to come."""
-    return formatdate(min(_seconds(version), int(time.time())), usegmt=True)
+    return http_date(min(_seconds(version), int(time.time())))
+
+
+@lru_cache(1000)
+def http_date(seconds: int) -> str:
+    """A time in seconds since 1970, as header fields have it (5.6.7)."""
+    return formatdate(seconds, usegmt=True)
 
 
 class Preconditions(NamedTuple):

@@ -25,7 +25,7 @@ from addrservice.auth import create_authenticator
 from addrservice.config import Settings
 from addrservice.errors import ConfigError, StartError
 from addrservice.gate import Gate
-from addrservice.http_server import BACKLOG, AddressBookHTTPServer
+from addrservice.http_server import BACKLOG, AbstractHTTPServer, make_server
 from addrservice.profiling import SamplingProfiler
 from addrservice.service import AddressBookService
 from addrservice.tracing import AbstractTraceCollector, collecting, create_collector
@@ -83,7 +83,7 @@ class Process:
 
     async def _start(
         self, stack: AsyncExitStack
-    ) -> tuple[AddressBookService, AddressBookHTTPServer, Listeners]:
+    ) -> tuple[AddressBookService, AbstractHTTPServer, Listeners]:
         limits, debug = self._settings.service, self._options.debug
         stack.enter_context(collecting(self._collectors, self._logger))
         service, application = make_addrservice_app(self._settings, debug, self._gate)
@@ -96,10 +96,10 @@ class Process:
         overflow = make_overflow_application(service, limits, debug)
         operators = make_operator_application(service, limits, debug, self._collectors)
         context = make_tls_context(self._settings)
-        server = AddressBookHTTPServer(application, overflow, limits, context)
+        server = make_server(application, overflow, limits, context)
         if self._link is not None:
             server.max_requests = MAX_REQUESTS
-        metrics = AddressBookHTTPServer(operators, overflow, limits)
+        metrics = make_server(operators, overflow, limits)
         listeners = self._link.listeners if self._link else listen(self._settings, self._options)
         stack.push_async_callback(metrics.drain, 0)  # to the last, it tells that all others end
         metrics.add_sockets(listeners.metrics)
@@ -137,7 +137,7 @@ class Process:
             self._logger.error('the supervisor is gone')
             stop.set()
 
-    def _obey_signals(self, server: AddressBookHTTPServer, stack: AsyncExitStack) -> None:
+    def _obey_signals(self, server: AbstractHTTPServer, stack: AsyncExitStack) -> None:
         """Has SIGUSR1 start and stop a profile, and SIGHUP read files anew."""
         loop = asyncio.get_running_loop()
         profiler = SamplingProfiler(self._settings.profiling, self._logger)
@@ -147,13 +147,13 @@ class Process:
         loop.add_signal_handler(signal.SIGUSR1, profiler.toggle)
         loop.add_signal_handler(signal.SIGHUP, self._reload, server)
 
-    def _reload(self, server: AddressBookHTTPServer) -> None:
+    def _reload(self, server: AbstractHTTPServer) -> None:
         """Reads tokens and certificates anew; all stays as it is if some cannot be used."""
         systemd.notify(systemd.reloading())
         try:
             context = make_tls_context(self._settings)
             self._gate.reload()
-            server.ssl_options = context
+            server.tls = context
         except ConfigError as error:
             self._logger.error('not reloaded: %s', error)
         else:
@@ -161,7 +161,7 @@ class Process:
         systemd.notify('READY=1')
 
     async def _drain(
-        self, service: AddressBookService, server: AddressBookHTTPServer, delay: float | None
+        self, service: AddressBookService, server: AbstractHTTPServer, delay: float | None
     ) -> None:
         """Not ready; a pause for load balancers to notice; the end of listening and of requests.
 
@@ -203,6 +203,7 @@ class Stop:
 
     def _on_signal(self, number: int) -> None:
         if self._event.is_set() and not self._is_worker:
+            logging.shutdown()  # writes the lines that wait, which os._exit would not
             os._exit(128 + number)
         self.in_haste = number == signal.SIGUSR2
         self.set()

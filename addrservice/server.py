@@ -99,8 +99,17 @@ def serve(options: argparse.Namespace) -> int:
     settings = parse_settings(text, options.config)
     if link is None and _count_processes(settings, options) > 1:
         return _serve_with_workers(settings, options)
-    asyncio.run(Process(settings, options, link).run())
+    with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
+        runner.run(Process(settings, options, link).run())
     return 0
+
+
+def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's loop where connections are asyncio's: it gives nothing to Tornado's."""
+    if settings.service.http_parser == 'tornado':
+        return asyncio.new_event_loop
+    import uvloop
+    return uvloop.new_event_loop
 
 
 def _serve_with_workers(settings: Settings, options: argparse.Namespace) -> int:

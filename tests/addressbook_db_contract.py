@@ -308,10 +308,10 @@ class AddressBookDBContract(StoreContract):
                 self.assertEqual([nicknames[n:n + size] for n in range(0, 12, size)],
                                  await self.read_pages(size))
 
-    async def test_pages_have_100_entries_unless_told(self) -> None:
-        await self.create_all(*(f'{n:03}' for n in range(250)))
-        self.assertEqual([100, 100, 50], [len(page) async for page in self.store.pages()])
-        self.assertEqual(100, PAGE_SIZE)
+    async def test_pages_have_250_entries_unless_told(self) -> None:
+        await self.create_all(*(f'{n:03}' for n in range(600)))
+        self.assertEqual([250, 250, 100], [len(page) async for page in self.store.pages()])
+        self.assertEqual(250, PAGE_SIZE)
 
     async def test_an_empty_store_has_no_pages(self) -> None:
         self.assertEqual([], await self.read_pages(10))

@@ -246,10 +246,10 @@ class SearchContract(AddressBookDBContract):
                          async for page in self.store.pages(2, after)]
                 self.assertEqual(expected, pages)
 
-    async def test_matches_come_in_pages_of_100_unless_told(self) -> None:
-        await self.name_all({f'{n:03}': 'x' for n in range(150)})
-        self.assertEqual([100, 50], [len(page) async for page in self.store.found_pages('X')])
-        self.assertEqual(100, PAGE_SIZE)
+    async def test_matches_come_in_pages_of_250_unless_told(self) -> None:
+        await self.name_all({f'{n:03}': 'x' for n in range(300)})
+        self.assertEqual([250, 50], [len(page) async for page in self.store.found_pages('X')])
+        self.assertEqual(250, PAGE_SIZE)
 
     async def test_matches_that_stay_come_once_whatever_is_written_meanwhile(self) -> None:
         """What is renamed may be seen at its old place, at its new one, at both or at none."""

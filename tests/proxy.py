@@ -96,7 +96,7 @@ class Proxy:
         self._listener: asyncio.Server | None = None
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.forward()

@@ -24,6 +24,7 @@ from tests.support import ROOT
 
 SERVICE: Final = ROOT / 'deploy' / 'requirements.txt'
 DEVELOPER: Final = ROOT / 'requirements.txt'
+BENCH: Final = ROOT / 'bench' / 'requirements.txt'
 LICENCES: Final = ROOT / 'deploy' / 'licences.md'
 
 # Versions of Python from this one on, and all platforms, have one lock file.
@@ -88,15 +89,16 @@ def _parse(entry: str) -> Locked:
 
 def lock() -> int:
     """Writes the lock files; what the requirements leave open stays as it was if it may."""
-    for requirements in (SERVICE, DEVELOPER):
+    constraints: list[str] = []
+    for requirements in (SERVICE, DEVELOPER, BENCH):
         target = lock_file(requirements).relative_to(ROOT)
-        others = ['--constraint', str(lock_file(SERVICE))] if requirements != SERVICE else []
         subprocess.run(
             [sys.executable, '-m', 'uv', 'pip', 'compile', '--quiet', '--universal',
              '--python-version', OLDEST_PYTHON, '--generate-hashes', '--no-annotate',
              '--custom-compile-command', 'python -m tests.supply_chain lock',
-             *others, '--output-file', str(target), str(requirements.relative_to(ROOT))],
+             *constraints, '--output-file', str(target), str(requirements.relative_to(ROOT))],
             cwd=ROOT, check=True)
+        constraints += ['--constraint', str(target)]
     return 0
 
 

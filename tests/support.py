@@ -15,14 +15,13 @@ import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import coverage
 import msgspec
 import yaml
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
 from addrservice import LOGGER_NAME
 from addrservice.addressbook_db import AbstractAddressBookDB, create_addressbook_db
@@ -30,7 +29,11 @@ from addrservice.app import make_application, make_overflow_application
 from addrservice.auth import create_authenticator
 from addrservice.config import LOCAL_CONFIG, Settings
 from addrservice.gate import Gate
-from addrservice.http_server import AddressBookHTTPServer
+from addrservice.http_server import make_server
+from addrservice.http_server.abstract import AbstractConnection
+from addrservice.http_server.connection import HTTPToolsConnection
+from addrservice.http_server.tornado_server import TornadoConnection
+from addrservice.routing import RoutedApplication
 from addrservice.service import AddressBookService
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -54,6 +57,12 @@ def make_settings(**service: Any) -> Settings:
     }, Settings)
 
 
+def with_parser(settings: Settings, http_parser: Literal['httptools', 'tornado']) -> Settings:
+    """Settings with something that reads the requests."""
+    service = msgspec.structs.replace(settings.service, http_parser=http_parser)
+    return msgspec.structs.replace(settings, service=service)
+
+
 def wait_until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
     """Waits for a condition in another process or thread, which cannot wake this one up."""
     end = time.monotonic() + deadline
@@ -67,8 +76,11 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
     """A test with the service on a real socket in its own event loop.
 
     An error in Tornado's logs that the test did not expect with ``assertLogs`` fails it.
+
+    :cvar http_parser: what reads the requests
     """
 
+    http_parser: Literal['httptools', 'tornado'] = 'httptools'
     show_tracebacks = False
 
     def make_settings(self) -> Settings:
@@ -83,7 +95,7 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         # In debug mode each callback notes where it comes from, which takes half of all time.
         asyncio.get_running_loop().set_debug(False)
         self._watch_logs()
-        self.settings = self.make_settings()
+        self.settings = with_parser(self.make_settings(), self.http_parser)
         self.store = self.make_store()
         self.service = AddressBookService(self.store, logging.getLogger(LOGGER_NAME))
         await self.service.start()
@@ -95,7 +107,7 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         self.client = AsyncHTTPClient(force_instance=True)
         self.addCleanup(self.client.close)
 
-    def make_application(self) -> Application:
+    def make_application(self) -> RoutedApplication:
         """What is served."""
         return make_application(
             self.service, self.settings.service, self.show_tracebacks, self.gate)
@@ -103,8 +115,8 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
     def _serve(self) -> None:
         overflow = make_overflow_application(
             self.service, self.settings.service, self.show_tracebacks)
-        self.server = AddressBookHTTPServer(
-            self.make_application(), overflow, self.settings.service)
+        self.application = self.make_application()
+        self.server = make_server(self.application, overflow, self.settings.service)
         sockets = bind_sockets(0, '127.0.0.1')
         self.port = sockets[0].getsockname()[1]
         self.server.add_sockets(sockets)
@@ -137,6 +149,14 @@ class HTTPTestCase(unittest.IsolatedAsyncioTestCase):
         answer = await self.fetch('POST', '/addressbook', json.dumps(entry), JSON)
         self.assertEqual(201, answer.code, answer.body)
         return answer.headers['Location']
+
+
+def unsent(connection: AbstractConnection) -> int:
+    """Bytes that a server holds for the reader of a connection."""
+    if isinstance(connection, HTTPToolsConnection):
+        return connection._transport.get_write_buffer_size()
+    assert isinstance(connection, TornadoConnection)
+    return len(connection._stream._write_buffer)
 
 
 class _ErrorKeeper(logging.Handler):

@@ -70,8 +70,8 @@ _MALFORMED_HEADS: Final = {
     'a bad host': f'GET /healthz HTTP/1.1\r\nHost: {SECRET} x\r\n\r\n'.encode(),
 }
 
-# Requests, the id of each is ``mine``, whose body is not framed or encoded as they say.
-MALFORMED_BODIES: Final = {
+# Requests, the id of each is ``mine``, that do not say how their body is framed.
+UNFRAMED: Final = {
     'a length that is no number': post_head('X-Request-ID: mine', f'Content-Length: {SECRET}'),
     'a length below zero': post_head('X-Request-ID: mine', 'Content-Length: -1'),
     'a length of 20 digits': post_head('X-Request-ID: mine', f'Content-Length: {"9" * 20}'),
@@ -79,6 +79,12 @@ MALFORMED_BODIES: Final = {
     'a length and chunks': post_head('X-Request-ID: mine', 'Content-Length: 3',
                                      'Transfer-Encoding: chunked') + chunked(SMALL, 9),
     'another transfer encoding': post_head('X-Request-ID: mine', f'Transfer-Encoding: {SECRET}'),
+    'chunked twice': post_head('X-Request-ID: mine', 'Transfer-Encoding: chunked, chunked'),
+}
+
+# Requests, the id of each is ``mine``, whose body is not framed or encoded as they say.
+MALFORMED_BODIES: Final = {
+    **UNFRAMED,
     'a chunk size that is no number': CHUNKED + f'{SECRET}\r\n'.encode(),
     'a chunk longer than its size': CHUNKED + f'3\r\n{SECRET}\r\n0\r\n\r\n'.encode(),
     'a trailer': CHUNKED + f'0\r\nX: {SECRET}\r\n\r\n'.encode(),
@@ -211,7 +217,7 @@ class WireTestCase(HTTPTestCase):
 
     async def until_disconnected(self) -> None:
         """Waits until the server has no connection any more."""
-        await self.until(lambda: not self.server._connections)
+        await self.until(lambda: not self.server.connections)
 
     @contextlib.contextmanager
     def logged(self, levels: Mapping[str | None, str] = EVERYTHING) -> Iterator[Lines]:

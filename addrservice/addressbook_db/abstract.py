@@ -18,7 +18,7 @@ from addrservice.errors import (
 )
 from addrservice.validation import Entry, serialise_entry
 
-PAGE_SIZE: Final = 100
+PAGE_SIZE: Final = 250
 
 # What UTF-8 or PostgreSQL has no place for.
 UNKEEPABLE: Final = re.compile('[\x00\ud800-\udfff]')
@@ -274,7 +274,10 @@ def digest(document: bytes) -> str:
 
 def fold(name: str) -> str:
     """A name without regard to case, nor to how its characters are composed (Unicode, D145)."""
-    return normalize('NFC', normalize('NFD', name).casefold())[:NAME_LENGTH]
+    if not name.isascii():  # else it is composed of nothing
+        name = normalize('NFD', name)
+    name = name.casefold()
+    return (name if name.isascii() else normalize('NFC', name))[:NAME_LENGTH]
 
 
 def place_of(entry: StoredEntry) -> Place:

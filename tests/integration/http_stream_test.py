@@ -10,7 +10,7 @@ from addrservice.addressbook_db import PAGE_SIZE
 from addrservice.config import Settings
 from addrservice.errors import StoreUnavailableError
 from tests.stores import Watched
-from tests.support import JSON, make_settings
+from tests.support import JSON, make_settings, unsent
 from tests.wire import SECRET, SMALL, Connection, Lines, WireTestCase, request
 
 ENTRY: Final = {'name': 'Ada', 'addresses': [{
@@ -33,11 +33,11 @@ class StreamTestCase(WireTestCase):
 
     def unsent(self) -> int:
         """Bytes that the server holds for readers."""
-        return sum(len(connection.stream._write_buffer) for connection in self.server._connections)
+        return sum(map(unsent, self.server.connections))
 
     async def open_listing(self) -> Connection:
         """A client that has asked for the book and reads nothing; its connection holds little."""
-        for listener in self.server._sockets.values():
+        for listener in self.server._listeners:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         connection = await self.connect(receive_buffer=4096)
         await connection.send(request('GET', '/addressbook', 'X-Request-ID: mine'))
@@ -87,7 +87,7 @@ class StreamTest(StreamTestCase):
             connection = await self.open_listing()
             await self.until(lambda: self.store.readers == 1)
             connection.reset()
-            await self.until(lambda: self.store.readers == 0 and not self.server._connections)
+            await self.until(lambda: self.store.readers == 0 and not self.server.connections)
         [record] = logged.records
         self.assertEqual((499, 'WARNING', 'mine'), tuple(
             vars(record)[key] for key in ('status', 'levelname', 'request_id')))
@@ -153,7 +153,7 @@ class ImpatientTest(ImpatientTestCase):
         with self.logged() as logged:
             connection = await self.open_listing()
             await self.until(lambda: self.store.readers == 1)
-            await self.until(lambda: not self.server._connections and self.store.readers == 0)
+            await self.until(lambda: not self.server.connections and self.store.readers == 0)
         [line] = logged.requests()
         self.assertEqual((499, 'mine'), (line['status'], line['request_id']))
         with self.assertRaises((asyncio.IncompleteReadError, ConnectionError)):

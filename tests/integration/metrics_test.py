@@ -3,9 +3,8 @@
 import unittest
 from typing import Final
 
-from tornado.web import Application
-
 from addrservice.app import make_operator_application
+from addrservice.routing import RoutedApplication
 from addrservice.tracing import AbstractTraceCollector, Span
 from tests.support import HTTPTestCase
 
@@ -32,7 +31,7 @@ class Telling(Silent):
 class MetricsTestCase(HTTPTestCase):
     collectors: list[AbstractTraceCollector] = []
 
-    def make_application(self) -> Application:
+    def make_application(self) -> RoutedApplication:
         return make_operator_application(
             self.service, self.settings.service, self.show_tracebacks, self.collectors)
 

@@ -126,7 +126,7 @@ class NginxTest(WireTestCase):
         with self.logged() as logged:
             for client in (ANN, BOB, INNER, ANN):
                 await self.ask(client, self.nginx.port)
-            self.assertEqual(1, len(self.server._connections))
+            self.assertEqual(1, len(self.server.connections))
         self.assertEqual([ANN, BOB, INNER, ANN], self.remotes(logged))
 
     async def test_each_client_behind_the_proxy_has_a_limit_of_its_own(self) -> None:

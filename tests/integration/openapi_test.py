@@ -223,11 +223,8 @@ class RoutesTest(OpenAPITestCase):
 
     async def test_it_describes_all_routes_and_no_others(self) -> None:
         """The pages for people are no part of the API."""
-        rules = self.server.request_callback.wildcard_router.rules  # type: ignore[union-attr]
-        patterns = {rule.matcher.regex.pattern.rstrip('$').removesuffix('/?') for rule in rules}
-        described = {re.sub(r'{\w+}', '([^/]+)', re.escape(path).replace(r'\{', '{').replace(
-            r'\}', '}')) for path in [*self.document['paths'], *PAGES]}
-        self.assertEqual(described, patterns)
+        routes = self.server.application(excess=False).routes
+        self.assertEqual({*self.document['paths'], *PAGES}, routes.keys())
 
     async def test_it_describes_all_methods_of_a_route_and_no_others(self) -> None:
         for path, described in self.document['paths'].items():

@@ -82,7 +82,7 @@ class InFlightTest(OverloadTestCase):
         await self.until(lambda: not self.in_flight())
 
     def in_flight(self) -> int:
-        return sum(map(len, self.server._running))
+        return len(self.server._running())
 
     async def test_the_third_is_refused_at_once(self) -> None:
         await self.hold()
@@ -168,12 +168,12 @@ class NewClientsTest(WireTestCase):
         """A turn of the event loop is long where many are busy."""
         for _ in range(80):
             await self.connect()
-        await self.until(lambda: len(self.server._connections) == 80)
+        await self.until(lambda: len(self.server.connections) == 80)
         for _ in range(20):
             new = socket.create_connection(('127.0.0.1', self.port), DEADLINE)
             self.addCleanup(new.close)
         turns = 0
-        while len(self.server._connections) < 100:
+        while len(self.server.connections) < 100:
             await asyncio.sleep(0)
             turns += 1
         self.assertLess(turns, 10)

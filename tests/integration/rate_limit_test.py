@@ -3,7 +3,6 @@
 import unittest
 from collections.abc import Sequence
 
-from tornado.web import Application
 
 from addrservice.auth import READ, AbstractAuthenticator, Caller
 from addrservice.config import Settings
@@ -83,8 +82,7 @@ class CallerRateLimitTest(WireTestCase):
 
     async def asyncSetUp(self) -> None:
         await super().asyncSetUp()
-        application = self.server.request_callback
-        assert isinstance(application, Application)
+        application = self.server.application(excess=False)
         application.settings['gate'] = Gate(self.settings.service, Named())
 
     async def statuses(self, *fields: str, method: str = 'GET', times: int = 3) -> list[int]:

@@ -52,7 +52,7 @@ UPDATE_1: Final = (
 
 # The entries in the tables: more than one page of names to fill in.
 NAMES: Final = ['Straße', 'e\u0301', '\U0010ffff' * 256, "'; DROP TABLE addresses; --", '%', ' ',
-                *(f'Narendra {n:03}' for n in range(150))]
+                *(f'Narendra {n:03}' for n in range(400))]
 
 # A day that all of it was written on, long ago.
 LONG_AGO: Final = "UPDATE addresses SET created_at = '2001-02-03', updated_at = '2004-05-06'"
@@ -179,7 +179,7 @@ class UpgradeContract(ABC, _TestCase):
         async def write_some(statement: str, *arguments: Value) -> Rows:
             nonlocal done
             done += statement == SET_NAME
-            if done > 130:
+            if done > 300:
                 raise StoreUnavailableError('gone')
             return await write(statement, *arguments)
 

@@ -191,12 +191,25 @@ class SignalTest(unittest.TestCase):
             self.assertEqual(0, server.stop(signal.SIGUSR2), server.stderr)
 
 
-class StopTest(unittest.TestCase):
+class TransportTestCase(unittest.TestCase):
+    """A test of what has to do with connections, whoever reads the requests."""
+
+    http_parser = 'httptools'
+
+    def running_server(
+        self, service: dict[str, Any] | None = None, **options: Any
+    ) -> contextlib.AbstractContextManager[ServerProcess]:
+        """The service as a process, with such settings."""
+        return running_server(
+            service={**(service or {}), 'http-parser': self.http_parser}, **options)
+
+
+class StopTest(TransportTestCase):
     """From the first signal to the exit status."""
 
     def test_each_signal_ends_it_with_status_0_and_frees_the_port(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            with self.subTest(signal=number.name), running_server() as server:
+            with self.subTest(signal=number.name), self.running_server() as server:
                 self.assertEqual(0, server.stop(number), server.stderr)
                 with self.assertRaises(ConnectionRefusedError):
                     socket.create_connection(('127.0.0.1', server.port), DEADLINE)
@@ -206,7 +219,7 @@ class StopTest(unittest.TestCase):
             file = Path(folder, 'timeline.json')
             collectors = {'addrservice.tracing.CumulativeFunctionTimeProfiler': None,
                           'addrservice.tracing.Timeline': {'file': str(file)}}
-            with running_server(tracing=collectors) as server:
+            with self.running_server(tracing=collectors) as server:
                 get(server, '/addressbook')
                 server.stop()
             names = {event['name'] for event in json.loads(file.read_bytes())['traceEvents']}
@@ -214,7 +227,7 @@ class StopTest(unittest.TestCase):
         self.assertRegex(server.stderr, r'(?m)^ +1 .* AddressBookService.pages$')
 
     def test_it_is_not_ready_but_serves_while_load_balancers_take_notice(self) -> None:
-        with running_server(service={'drain-delay': 60}) as server:
+        with self.running_server({'drain-delay': 60}) as server:
             with contextlib.closing(server.connect()) as connection:
                 connection.request('GET', '/readiness')
                 self.assertEqual(200, read(connection).status)
@@ -226,13 +239,13 @@ class StopTest(unittest.TestCase):
                 self.assertEqual(200, get(server, '/healthz')[0])
 
     def test_a_second_signal_ends_it_at_once(self) -> None:
-        with running_server(service={'drain-delay': 60}) as server:
+        with self.running_server({'drain-delay': 60}) as server:
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: get(server, '/readiness')[0] == 503)
             self.assertEqual(128 + signal.SIGINT, server.stop(signal.SIGINT))
 
     def test_a_request_in_flight_is_finished(self) -> None:
-        with running_server() as server, half_a_request(server) as client:
+        with self.running_server() as server, half_a_request(server) as client:
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: refuses_connections(server))
             client.sendall(ENTRY.encode()[10:])
@@ -242,13 +255,13 @@ class StopTest(unittest.TestCase):
 
     def test_a_request_that_does_not_end_is_cut_off_at_the_deadline(self) -> None:
         limits = {'shutdown-deadline': 0.2, 'body-timeout': 60}
-        with running_server(service=limits) as server, half_a_request(server) as client:
+        with self.running_server(limits) as server, half_a_request(server) as client:
             self.assertEqual(0, server.stop(), server.stderr)
             self.assertIn(b'HTTP/1.1 503 ', client.recv(1000))
         self.assertIn('1 requests were cut off at the deadline', server.stderr)
 
     def test_an_idle_keep_alive_connection_does_not_hold_it_up(self) -> None:
-        with running_server(service={'shutdown-deadline': 60}) as server:
+        with self.running_server({'shutdown-deadline': 60}) as server:
             with contextlib.closing(server.connect()) as connection:
                 connection.request('GET', '/healthz')
                 read(connection)
@@ -256,7 +269,7 @@ class StopTest(unittest.TestCase):
 
     def test_no_request_of_keep_alive_clients_is_lost(self) -> None:
         for _ in range(3):
-            with running_server() as server:
+            with self.running_server() as server:
                 clients = [KeepAliveClient(server) for _ in range(8)]
                 wait_until(lambda: sum(client.created for client in clients) > 200)
                 self.assertEqual(0, server.stop(), server.stderr)
@@ -304,13 +317,13 @@ class KeepAliveClient(threading.Thread):
             self.failure = error
 
 
-class LimitsTest(unittest.TestCase):
+class LimitsTest(TransportTestCase):
     """What one client can take from the others."""
 
     def test_connections_stay_below_the_limit_on_open_files(self) -> None:
         """64 files are kept for other things and 64 for saying no: of 160 that leaves 32."""
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            config = write_config(Path(folder))
+            config = write_config(Path(folder), service={'http-parser': self.http_parser})
             server = ServerProcess('--port', '0', '--config', str(config),
                                    wrapper=('sh', '-c', 'ulimit -n 160 && exec "$@"', 'sh'))
             stack.callback(server.kill)
@@ -326,7 +339,7 @@ class LimitsTest(unittest.TestCase):
 
     def test_a_large_book_is_streamed_in_little_memory(self) -> None:
         """100,000 entries, read by a client that is slow enough for others to come between."""
-        with running_server(program=(str(ROOT / 'tests' / 'filled_server.py'),)) as server:
+        with self.running_server(program=(str(ROOT / 'tests' / 'filled_server.py'),)) as server:
             get(server, '/healthz')
             before = server.resident_bytes()
             with contextlib.closing(server.connect()) as connection:

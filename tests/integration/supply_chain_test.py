@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 from tests import supply_chain
 from tests.supply_chain import (
-    DEVELOPER, LICENCES, SERVICE, Locked, dependencies, is_allowed, licence_of, list_licences,
-    lock_file, read_lock, vulnerabilities,
+    BENCH, DEVELOPER, LICENCES, SERVICE, Locked, dependencies, is_allowed, licence_of,
+    list_licences, lock_file, read_lock, vulnerabilities,
 )
 
 RENEW = 'renew the lock files: python -m tests.supply_chain lock'
@@ -43,7 +43,7 @@ class LockTest(unittest.TestCase):
     """Each lock file, held against its requirements and against what is installed."""
 
     def test_each_requirement_is_locked_in_the_version_that_it_asks_for(self) -> None:
-        for path in SERVICE, DEVELOPER:
+        for path in SERVICE, DEVELOPER, BENCH:
             packages = locked(path)
             for name, requirement in pins(path).items():
                 version = packages[name].version if name in packages else 'none'
@@ -55,7 +55,7 @@ class LockTest(unittest.TestCase):
             self.assertEqual(needed, locked(path).keys(), RENEW)
 
     def test_each_package_has_hashes(self) -> None:
-        for path in SERVICE, DEVELOPER:
+        for path in SERVICE, DEVELOPER, BENCH:
             for package in read_lock(lock_file(path)):
                 self.assertTrue(package.hashes, package.name)
                 for digest in package.hashes:

@@ -158,7 +158,7 @@ class DeathTest(WorkersTestCase):
         self.assertEqual(0, server.stop(), server.stderr)
 
     def test_a_worker_that_is_stuck_leaves_its_stack_and_is_replaced(self) -> None:
-        collector = f'{StuckCollector.__module__}.{StuckCollector.__qualname__}'
+        collector = f'tests.integration.workers_test.{StuckCollector.__qualname__}'
         server = self.serve(service={'stuck-deadline': 0.5}, tracing={collector: None})
         with socket.create_connection(('127.0.0.1', server.port), DEADLINE) as client:
             client.sendall(b'GET /addressbook HTTP/1.1\r\nHost: localhost\r\nX-Stuck: 1\r\n\r\n')

@@ -18,16 +18,16 @@ SCHEMA: Final = ROOT / PACKAGE / 'address-book-v1.0.json'
 # room before it. A new room has to be given its place here.
 ROOMS: Final = (
     '__main__', 'server', 'transfer', 'process', 'supervisor', 'workers', 'tls', 'profiling',
-    'http_server', 'app', 'docs', 'operators', 'base_handler', 'body_handler', 'request_span',
-    'answers', 'gate', 'openapi',
+    'app', 'http_server', 'docs', 'operators', 'routing', 'base_handler', 'body_handler',
+    'request', 'compression', 'answer_headers', 'request_span', 'answers', 'gate', 'openapi',
     'auth', 'collectors', 'throttle', 'forwarded', 'parameters', 'preconditions', 'negotiation',
     'cors', 'service', 'merge_patch', 'addressbook_db', 'sql_connectors', 'validation',
     'explanation', 'config', 'tracing', 'plugins', 'systemd', 'logs', 'errors', '',
 )
 
 # The only ones that know of the web.
-WEB: Final = {'process', 'http_server', 'app', 'docs', 'operators', 'base_handler', 'body_handler',
-              'request_span', 'answers'}
+WEB: Final = {'process', 'http_server', 'app', 'docs', 'operators', 'routing', 'base_handler',
+              'body_handler', 'request', 'compression', 'answer_headers', 'request_span', 'answers'}
 
 # Of use on their own, in another project too.
 INDEPENDENT: Final = ('errors', 'plugins', 'throttle', 'forwarded', 'logs', 'preconditions',
@@ -146,7 +146,7 @@ class ImportsTest(unittest.TestCase):
     def test_a_driver_is_imported_only_where_the_configuration_names_its_database(self) -> None:
         """So that each costs nobody else anything, and can be left out of an installation."""
         code = ('import sys; from addrservice import server; '
-                'print(*{"asyncpg", "aiosqlite"} & sys.modules.keys())')
+                'print(*{"asyncpg", "sqlite3"} & sys.modules.keys())')
         done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True,
                               capture_output=True, timeout=60, check=True)
         self.assertEqual('', done.stdout.strip())

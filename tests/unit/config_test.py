@@ -94,7 +94,7 @@ class AcceptedTest(ConfigTestCase):
             'tls': {'certificate': '/c', 'key': '/k', 'minimum-version': '1.3',
                     'client-ca': '/a'},
             'trusted-proxies': ['10.0.0.0/8', '::1'], 'max-in-flight': 7,
-            'rate-limit': {'requests': 8, 'seconds': 0.5},
+            'rate-limit': {'requests': 8, 'seconds': 0.5}, 'http-parser': 'tornado',
         }
         service = self.load(f'{SMALLEST}service: {json.dumps(values)}').service
         values['cors-origins'] = ('https://app.example',)

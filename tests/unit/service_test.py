@@ -725,10 +725,10 @@ class PagesTest(ServiceTestCase):
         self.assertEqual([2, 2, 1], [len(page) async for page in service.pages(size=2)])
 
     async def test_all_that_is_found_comes_in_pages(self) -> None:
-        await self.create_all(*(f'x{n:03}' for n in range(150)), 'other')
+        await self.create_all(*(f'x{n:03}' for n in range(300)), 'other')
         pages = [page async for page in self.service.pages('X')]
-        self.assertEqual([100, 50], list(map(len, pages)))
-        self.assertEqual([f'x{n:03}' for n in range(150)],
+        self.assertEqual([250, 50], list(map(len, pages)))
+        self.assertEqual([f'x{n:03}' for n in range(300)],
                          [name for page in pages for name in names(page)])
 
 
