@@ -291,7 +291,7 @@ class BaseRequestHandler(BodyRequestHandler):
             self._finished = True
             self.set_status(status)
             self._log()
-            self.body_has_come()
+        self.body_has_come()  # so that nobody waits for it
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answers an exception as ``ERROR_TABLE`` has it."""

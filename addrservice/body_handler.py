@@ -62,7 +62,7 @@ class BodyRequestHandler(RequestHandler):
     def body_has_come(self) -> None:
         """Takes note that there is no more to come."""
         self.is_whole = True
-        if self._coming is not None and not self._coming.done():
+        if self._coming is not None and not self._coming.done():  # it may be cancelled
             self._coming.set_result(None)
 
     async def body(self) -> None:

@@ -100,7 +100,7 @@ def _configuration(tracing: Mapping[str, Any], options: argparse.Namespace) -> d
             'disable_existing_loggers': False,
             'filters': {'request': {'()': 'addrservice.logs.RequestFilter'}},
             'formatters': {'json': {
-                '()': 'pythonjsonlogger.orjson.OrjsonFormatter',
+                '()': 'addrservice.logs.JSONFormatter',
                 'fmt': '%(asctime)s %(levelname)s %(name)s %(message)s'}},
             'handlers': {'console': {
                 'class': 'logging.StreamHandler', 'formatter': 'json', 'filters': ['request']}},

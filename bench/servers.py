@@ -22,6 +22,8 @@ from tests.postgresql import live_processes
 from tests.support import JSON, ROOT
 
 SERVICE: Final = 'this service'
+# Without metrics and traces, which the peers do not have.
+SAME_WORK: Final = f'{SERVICE}, same work'
 _PATIENCE: Final = 30.0  # seconds
 _PRODUCTION: Final = ROOT / 'configs' / 'addressbook-kubernetes.yaml'
 
@@ -48,7 +50,7 @@ class Setup(NamedTuple):
 class Server:
     """A server that listens on ``port``, and ends when it is left.
 
-    :param name: ``SERVICE``, or that of a module in ``bench.peers``
+    :param name: ``SERVICE``, ``SAME_WORK``, or that of a module in ``bench.peers``
     :param folder: for its configuration, its log, and a file with the ``paths`` of the entries that
         it was filled with
     """
@@ -160,19 +162,21 @@ def bodies(size: str, count: int) -> Iterator[bytes]:
 
 
 def _command(name: str, setup: Setup, folder: Path) -> list[str]:
-    if name != SERVICE:
+    if name not in (SERVICE, SAME_WORK):
         return [sys.executable, '-m', f'bench.peers.{name}', '--port', '0', '--store', setup.store,
                 '--processes', str(setup.processes)]
     config = folder / 'config.yaml'
-    config.write_text(yaml.safe_dump(production(setup)), encoding='utf-8')
+    config.write_text(yaml.safe_dump(production(setup, observed=name == SERVICE)), encoding='utf-8')
     return [sys.executable, '-m', 'addrservice', '--port', '0', '--config', str(config)]
 
 
-def production(setup: Setup) -> dict[str, Any]:
+def production(setup: Setup, observed: bool = True) -> dict[str, Any]:
     """The configuration for Kubernetes, made to run here: everything that it has on is on.
 
     Only who asks is not asked for, as the peers do not ask either, and there is no load balancer
     to wait for.
+
+    :param observed: whether there are metrics and traces
     """
     document: dict[str, Any] = yaml.safe_load(_PRODUCTION.read_text(encoding='utf-8'))
     del document['auth']
@@ -182,6 +186,9 @@ def production(setup: Setup) -> dict[str, Any]:
     document['addr-db'] = (
         {'memory': None} if setup.store == 'memory' else {'sql': {'dsn': setup.store}})
     document['logging']['handlers']['console']['stream'] = 'ext://sys.stderr'
+    if not observed:
+        document['tracing'] = {}
+        del document['service']['metrics-port']
     for collector, settings in document['tracing'].items():
         if collector.endswith('.OpenTelemetryCollector'):
             settings['endpoint'] = setup.traces

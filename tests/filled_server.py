@@ -3,8 +3,12 @@
 import sys
 from unittest import mock
 
+import uuid_utils
+
 from addrservice import server
-from addrservice.addressbook_db import InMemoryAddressBookDB
+from addrservice.addressbook_db import InMemoryAddressBookDB, StoredEntry
+from addrservice.addressbook_db.abstract import now
+from addrservice.validation import serialise_entry
 from tests.support import address
 
 
@@ -12,9 +16,9 @@ class FilledAddressBookDB(InMemoryAddressBookDB):
     """Many entries, in memory."""
 
     async def start(self) -> None:
-        entry = address('namo')
-        for _ in range(100_000):
-            await self.create_address(entry)
+        document = serialise_entry(address('namo'))
+        await self.create_entries([
+            StoredEntry(uuid_utils.uuid7().hex, document, now()) for _ in range(100_000)])
 
 
 if __name__ == '__main__':

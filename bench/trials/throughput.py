@@ -4,7 +4,7 @@ from typing import Final
 
 from bench.harness import BARE, PEERS, Bench, Result, with_all
 from bench.rounds import Sample, take_turns
-from bench.servers import SERVICE
+from bench.servers import SAME_WORK, SERVICE
 
 OTHERS: Final = (BARE, *PEERS)
 
@@ -18,4 +18,5 @@ def run(bench: Bench) -> Result:
 
     return Result(
         'Requests per second; usual entry, memory, one process, 32 connections',
-        take_turns([SERVICE, *OTHERS], bench.rounds(), measure), with_all(SERVICE, OTHERS))
+        take_turns([SERVICE, SAME_WORK, *OTHERS], bench.rounds(), measure),
+        [*with_all(SERVICE, OTHERS), *with_all(SAME_WORK, PEERS)])

@@ -139,7 +139,9 @@ class DrainTest(HTTPTestCase):
         client = self.connect()
         client.sendall(REQUEST[:10])
         drain = asyncio.create_task(self.server.drain(DEADLINE))
-        with mock.patch('addrservice.http_server.abstract.QUIET', -1):
+        nothing_in_sockets = mock.patch(
+            'addrservice.http_server.abstract._is_ready', return_value=False)
+        with mock.patch('addrservice.http_server.abstract.QUIET', -1), nothing_in_sockets:
             while not any(each.has_input() for each in self.server.connections):
                 await asyncio.sleep(0)
             self.server._close_quiet_connections()

@@ -1,15 +1,17 @@
 """Who asks too often: told so, per caller or per address, and never at the probes."""
 
+import asyncio
 import unittest
 from collections.abc import Sequence
 
-
-from addrservice.auth import READ, AbstractAuthenticator, Caller
+from addrservice.auth import READ, WRITE, AbstractAuthenticator, Caller
 from addrservice.config import Settings
 from addrservice.errors import UnauthenticatedError
 from addrservice.gate import Gate
-from tests.support import make_settings
-from tests.wire import SMALL, UNKNOWN_ID, Answer, WireTestCase, request
+from tests.support import DEADLINE, make_settings
+from tests.wire import (
+    SMALL, UNKNOWN_ID, Answer, Connection, WireTestCase, post_head, request,
+)
 
 ENTRY = f'/addressbook/{UNKNOWN_ID}'
 
@@ -103,6 +105,50 @@ class CallerRateLimitTest(WireTestCase):
     async def test_no_caller_uses_up_what_an_address_has(self) -> None:
         await self.statuses('Authorization: 127.0.0.1')
         self.assertEqual([401, 401, 429], await self.statuses())
+
+
+class Thoughtful(Named):
+    """Takes its time, and lets them write too."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def authenticate(self, authorization: Sequence[str]) -> Caller:
+        self.asked.set()
+        await self.may_answer.wait()
+        return Caller('ann', frozenset({READ, WRITE}))
+
+
+class SlowGateTest(WireTestCase):
+    """A body that comes before, or after, it is known who sends it."""
+
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        self.authenticator = Thoughtful()
+        application = self.server.application(excess=False)
+        application.settings['gate'] = Gate(self.settings.service, self.authenticator)
+
+    async def begin(self) -> Connection:
+        """A client whose caller is looked for, and who has not sent the body yet."""
+        connection = await self.connect()
+        await connection.send(post_head(f'Content-Length: {len(SMALL)}'))
+        async with asyncio.timeout(DEADLINE):
+            await self.authenticator.asked.wait()
+        return connection
+
+    async def test_a_body_may_come_while_the_gate_is_thinking(self) -> None:
+        connection = await self.begin()
+        await connection.send(SMALL)
+        [delegate] = self.server.application(excess=False).running
+        await self.until(lambda: delegate.handler and delegate.handler.is_whole)
+        self.authenticator.may_answer.set()
+        self.assertEqual(201, (await connection.answer()).status)
+
+    async def test_a_body_may_come_when_the_gate_is_open(self) -> None:
+        connection = await self.begin()
+        self.authenticator.may_answer.set()
+        self.assertEqual(201, (await connection.exchange(SMALL)).status)
 
 
 if __name__ == '__main__':
