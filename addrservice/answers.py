@@ -20,6 +20,8 @@ CLIENT_CLOSED_REQUEST: Final = 499  # nobody is there to see it but who reads th
 
 REALM: Final = 'addressbook'
 
+NO_BODY: Final = (204, 304)  # statuses of answers that never have one (RFC 9110, 15)
+
 # Exception class -> status and, where it is not the standard one, reason phrase (RFC 9110, 15).
 ERROR_TABLE: Final[dict[type[BaseException], tuple[int, str | None]]] = {
     InvalidJSONError: (400, 'Invalid JSON body'),

@@ -23,7 +23,7 @@ from tornado.web import Application, GZipContentEncoding, HTTPError, OutputTrans
 from addrservice import logs, request_span
 from addrservice.answer_headers import AnswerHeaders
 from addrservice.answers import (
-    INTERNAL, answer_to, error_headers, message_of,
+    INTERNAL, NO_BODY, answer_to, error_headers, message_of,
 )
 from addrservice.auth.abstract import Caller
 from addrservice.body_handler import BodyRequestHandler
@@ -35,9 +35,6 @@ from addrservice.negotiation import JSON, MERGE_PATCH, accepts_gzip, accepts_jso
 from addrservice.preconditions import http_date
 from addrservice.service import AddressBookService
 from addrservice.tracing import Span
-
-# Statuses of answers that never have a body.
-NO_BODY: Final = (204, 304)
 
 _SANE_REQUEST_ID: Final = re.compile(r'[A-Za-z0-9._:/+=@-]{1,128}')
 

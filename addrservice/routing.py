@@ -82,7 +82,7 @@ class RequestDelegate(HTTPMessageDelegate):
         self.handler = handler = route.handler(self._application, request, **route.arguments)
         if 'Content-Encoding' in headers:
             self._inflater = Inflater.of(headers)
-        if 'Content-Length' in headers:
+        if 'Content-Length' in headers or 'Expect' in headers:
             try:
                 handler.bound_body()
             except HTTPError as error:

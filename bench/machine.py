@@ -20,7 +20,7 @@ from tests import postgresql
 # Whatever has a part in what is measured.
 _PACKAGES: Final = (
     'tornado', 'orjson', 'jsonschema-rs', 'jsonschema', 'asyncpg', 'aiosqlite', 'httptools',
-    'uvloop', 'uvicorn', 'fastapi', 'pydantic', 'starlette', 'litestar', 'msgspec', 'sanic',
+    'uvloop', 'uvicorn', 'fastapi', 'pydantic', 'starlette', 'litestar', 'msgspec',
     'aiohttp', 'prometheus-client', 'opentelemetry-sdk',
 )
 

@@ -226,6 +226,7 @@ class AbstractHTTPServer(ABC):
 
     async def close_all_connections(self) -> None:
         """Ends all connections at once."""
+        await asyncio.sleep(0)  # what makes a new one has to have begun, to be ended in order
         for connection in list(self.connections):
             connection.abort()
         while self.connections:

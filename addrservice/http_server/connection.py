@@ -16,7 +16,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 from tornado.log import app_log, gen_log
 
-from addrservice.answers import CLIENT_CLOSED_REQUEST
+from addrservice.answers import CLIENT_CLOSED_REQUEST, NO_BODY
 from addrservice.http_server.abstract import (
     BAD_REQUEST, HEAD_TOO_LARGE, AbstractConnection, AbstractHTTPServer, Origin, is_readable,
     is_writable,
@@ -24,9 +24,6 @@ from addrservice.http_server.abstract import (
 from addrservice.http_server.messages import PIECE, HeadTooLargeError, Message, MessageParser
 from addrservice.http_server.targets import origin_form
 from addrservice.routing import RequestDelegate
-
-# What never has a body, and needs no length to tell where that ends.
-NO_BODY: Final = (204, 304)
 
 CONTINUE: Final = b'HTTP/1.1 100 Continue\r\n\r\n'
 

@@ -277,7 +277,7 @@ class JWTTest(AuthTestCase):
             'POST', '/addressbook', self.key.token(scope=WRITE))).code)
 
     async def test_no_bad_token_lets_anybody_in(self) -> None:
-        """Issue 6, "What it must show", 5."""
+        """Neither to read nor to write, and nothing is changed."""
         with self.logged() as logs:
             for wrong, token in bad_tokens(self.key, SigningKey('two')).items():
                 for method in 'GET', 'POST':

@@ -96,6 +96,14 @@ class BodyTest(WireTestCase):
                 self.assertEqual(100, (await connection.exchange(asked)).status)
                 self.assertEqual(201, (await connection.exchange(SMALL)).status)
 
+    async def test_a_client_that_asks_before_it_sends_chunks_is_told_to_go_on(self) -> None:
+        connection = await self.connect()
+        for expectation in EXPECTATIONS:
+            with self.subTest(expectation):
+                asked = post_head(expectation, 'Transfer-Encoding: chunked')
+                self.assertEqual(100, (await connection.exchange(asked)).status)
+                self.assertEqual(201, (await connection.exchange(chunked(SMALL, 5))).status)
+
     async def test_a_client_that_asks_before_it_sends_too_much_is_refused_at_once(self) -> None:
         for expectation in EXPECTATIONS:
             with self.subTest(expectation):

@@ -1,6 +1,7 @@
 """The HTTP server's drain, step by step, in one event loop with the client's sockets."""
 
 import asyncio
+import contextlib
 import socket
 from unittest import mock
 
@@ -86,6 +87,13 @@ class DrainTest(HTTPTestCase):
         answer = await self.answer(client)
         self.assertTrue(answer.startswith(b'HTTP/1.1 200 OK'), answer)
         self.assertIn(b'Connection: close', answer)
+
+    async def test_who_arrives_as_it_ends_does_not_keep_it_from_ending(self) -> None:
+        clients = [self.connect() for _ in range(5)]
+        self.assertEqual(0, await asyncio.wait_for(self.server.drain(0), DEADLINE))
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                self.assertEqual(b'', await self.answer(client))
 
     async def test_clients_that_keep_coming_do_not_keep_it_from_ending(self) -> None:
         first, second = self.connect(), self.connect()
