@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from addrservice.config import ServiceSettings
 from bench.harness import Bench, Result
 from bench.rounds import Sample, take_turns
 from bench.servers import SERVICE, Setup
@@ -12,12 +11,10 @@ TITLE: Final = 'Requests per second by http-parser; usual entry, memory, 32 conn
 
 
 def run(bench: Bench) -> Result:
-    """GET one and POST with each ``http-parser``, if there is such a setting."""
+    """GET one and POST with each ``http-parser``."""
     def measure(parser: str) -> Sample:
         with bench.filled(SERVICE, Setup(settings={'http-parser': parser})) as server:
             return {'GET one': bench.throughput(server, 'get').rate,
                     'POST': bench.throughput(server, 'post').rate}
 
-    if 'http_parser' not in ServiceSettings.__struct_fields__:
-        return Result(TITLE, {}, notes=['This service has one way only.'])
     return Result(TITLE, take_turns(PARSERS, bench.rounds(), measure), [PARSERS[::-1]])
