@@ -1,8 +1,8 @@
 """The benchmark: ``python3 run.py bench [--quick] [--only TRIAL ...]``.
 
 Runs this service and its peers in turns, on the same work, and says what they do: in tables on
-standard output, and in results.json, results.md and plots in a folder. Wants a machine with two
-CPUs that has nothing else to do.
+standard output, and in results.json, results.md and plots in a folder, after each trial. Wants a
+machine with two CPUs that has nothing else to do.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import importlib
 import os
 import resource
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -42,24 +44,37 @@ def say(line: str) -> None:
     print(f'bench: {line}', file=sys.stderr, flush=True)
 
 
-def measure(names: Sequence[str], quick: bool) -> report.Document:
-    """What the trials have found, each of which is shown when it is there.
+def measure(names: Sequence[str], quick: bool, folder: Path) -> list[str]:
+    """Runs the trials, and shows and writes what each has found before the next one begins.
 
-    A trial that fails says so and is left out.
+    :return: the names of those that have failed
     """
-    results: dict[str, Result] = {}
+    failed = []
     with Bench(quick) as bench:
         described = machine.describe(bench.wrk, bench.h2load, bench.folder)
         show('\n'.join(f'{name}: {version}' for name, version in described.items()))
         show(report.EXPLANATION)
         for name in names:
             say(f'{name} ...')
-            try:
-                results[name] = importlib.import_module(f'bench.trials.{name}').run(bench)
-                show(f'{name}: {report.describe(report.trial(results[name]))}')
-            except BenchError as error:
-                say(f'{name} failed: {error}')
-    return report.document(described, results)
+            began = time.monotonic()
+            found = attempt(bench, name)
+            show(f'{name}: {report.describe(found)}')
+            write(folder, report.document(described, {name: found}))
+            say(f'{name} took {time.monotonic() - began:.0f} s')
+            failed += [name] if report.has_failed(found) else []
+    return failed
+
+
+def attempt(bench: Bench, name: str) -> report.Document:
+    """What a trial has found, or why it has failed: not even a bug in one costs the others."""
+    try:
+        result: Result = importlib.import_module(f'bench.trials.{name}').run(bench)
+        return report.trial(result)
+    except BenchError as error:
+        return report.failure(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return report.failure(f'{type(error).__name__}: {error}')
 
 
 def show(text: str) -> None:
@@ -68,11 +83,11 @@ def show(text: str) -> None:
 
 
 def write(folder: Path, told: report.Document) -> None:
-    """Writes the results; trials that were not run again stay."""
+    """Writes the results of some trials; those that are there of others stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = report.merge(folder / 'results.json', told)
-    report.write_json(folder / 'results.json', told)
-    (folder / 'results.md').write_text(report.markdown(told), encoding='utf-8')
+    all_of_them = report.merge(folder / 'results.json', told)
+    report.write_json(folder / 'results.json', all_of_them)
+    (folder / 'results.md').write_text(report.markdown(all_of_them), encoding='utf-8')
     plots.draw(told, folder)
 
 
@@ -82,18 +97,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ |= ENVIRONMENT
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the servers, too
+    folder = options.results or (QUICK_RESULTS if options.quick else FULL_RESULTS)
     try:
-        told = measure(options.only, options.quick)
+        failed = measure(options.only, options.quick, folder)
     except BenchError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
         say('interrupted')
         return 130
-    folder = options.results or (QUICK_RESULTS if options.quick else FULL_RESULTS)
-    write(folder, told)
     say(f'written to {folder}')
-    return int(told['trials'].keys() != set(options.only))
+    if failed:
+        say(f'failed: {", ".join(failed)}')
+    return int(bool(failed))
 
 
 if __name__ == '__main__':

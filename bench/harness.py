@@ -1,15 +1,11 @@
 """What the trials work with: the load generators, servers that are checked and filled, rounds."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench import BenchError, load, machine, rightness, tools
 from bench.entries import SIZES, encoded
@@ -17,7 +13,6 @@ from bench.rounds import Samples
 from bench.servers import Server, Setup, bodies
 from tests.otlp import Receiver
 from tests.postgresql import PostgreSQL, dsn_of, new_role
-from tests.support import ROOT
 
 BARE: Final = 'bare_tornado'
 PEERS: Final = (
@@ -163,15 +158,6 @@ class Bench:
         if measured.failed:
             raise load.LoadError(f'{server.name}: {measured.failed} requests failed')
         return measured
-
-    def floor(self, module: str, *arguments: object) -> Mapping[str, Any]:
-        """What a floor without HTTP says in the last line that it prints, bound as servers are."""
-        command = [sys.executable, '-m', f'bench.peers.{module}', *map(str, arguments)]
-        done = subprocess.run(
-            machine.on_cpus(1, command), cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
-            check=True, stdout=subprocess.PIPE, text=True)
-        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return told
 
 
 def with_all(name: str, others: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,15 +6,13 @@ has become of the ones before; what begins late because its connection still wai
 and that is added here.
 """
 
-import resource
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import BenchError
+from bench import BenchError, programs, usage
 from bench.tools import Tool
 
 _SCRIPT: Final = Path(__file__).parent / 'scripts' / 'requests.lua'
@@ -63,7 +61,7 @@ class Latency(NamedTuple):
 
 
 class LoadError(BenchError):
-    """A load generator could not do its work, or requests have failed."""
+    """Requests have failed, or there were none."""
 
 
 def run_wrk(
@@ -74,11 +72,11 @@ def run_wrk(
     :param script: the arguments of ``scripts/requests.lua``; without any, wrk asks for the URL
     """
     scripted = ['-s', _SCRIPT] if script else []
-    before, began = _cpu_seconds(), time.monotonic()
+    before, began = usage.cpu_seconds_of_ended(), time.monotonic()
     report = _run(wrk, '-t1', f'-c{connections}', f'-d{max(1, round(seconds))}s', '--timeout=10s',
                   *scripted, url, *(['--', *script] if script else []))
     return read_wrk(report)._replace(
-        cpu=(_cpu_seconds() - before) / (time.monotonic() - began))
+        cpu=(usage.cpu_seconds_of_ended() - before) / (time.monotonic() - began))
 
 
 def read_wrk(report: str) -> Throughput:
@@ -142,14 +140,4 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def _run(tool: Tool, *arguments: object) -> str:
-    done = subprocess.run([tool.path, *map(str, arguments)], env=tool.environment(), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise LoadError(f'{tool.path}: {done.stdout.strip()}')
-    return done.stdout
-
-
-def _cpu_seconds() -> float:
-    """Of all children that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return programs.output([tool.path, *map(str, arguments)], tool.environment())

@@ -12,9 +12,10 @@ import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from bench.harness import BARE
-from bench.report import Document, number
+from bench.report import Document, has_failed, number
 from bench.servers import SERVICE
 
 _STYLE: Final[Mapping[str, Any]] = {
@@ -36,8 +37,8 @@ def draw(told: Document, folder: Path) -> None:
     matplotlib.use('svg')
     with matplotlib.rc_context(dict(_STYLE)):
         for name, (plot, measures) in _PLOTS.items():
-            if name in told['trials']:
-                trial = told['trials'][name]
+            trial = told['trials'].get(name)
+            if trial is not None and not has_failed(trial):
                 figure = plot(trial, measures)
                 figure.suptitle(trial['title'], fontsize=9)
                 figure.savefig(folder / f'{name}.svg', metadata={'Date': None})
@@ -85,6 +86,34 @@ def percentiles(trial: Document, measures: Sequence[str]) -> Figure:
     return figure
 
 
+def growth(trial: Document, measures: Sequence[str]) -> Figure:
+    """Each measure side by side: a line over the number of entries, with its spread."""
+    figure, all_axes = pyplot.subplots(
+        1, len(measures), figsize=(9.5, 2.8), squeeze=False, layout='constrained')
+    for axes, measure in zip(all_axes[0], measures, strict=True):
+        _draw_growth(axes, measure, {entries(name): row[measure]
+                                     for name, row in trial['figures'].items()})
+    return figure
+
+
+def _draw_growth(axes: Axes, measure: str, figures: Mapping[int, Document]) -> None:
+    medians = [figure['median'] for figure in figures.values()]
+    halves = [figure['median'] * (figure['spread'] or 0) / 2 for figure in figures.values()]
+    axes.errorbar([*figures], medians, halves, marker='o', color=_OURS, ecolor='#333333', capsize=2)
+    axes.set_xscale('log')
+    axes.xaxis.set_major_formatter(EngFormatter(sep=''))  # 10k, 1M
+    axes.set_ylim(0, 1.2 * max(medians))  # from 0 on, else noise would look like growth
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.set_xlabel('entries')
+    axes.set_title(measure, loc='left')
+    axes.grid(axis='y', color='#dddddd')
+
+
+def entries(name: str) -> int:
+    """The number of entries that a book of that name has: ``1,000`` is 1000."""
+    return int(name.replace(',', ''))
+
+
 def plain(name: str) -> str:
     """The name of a module for people: ``fastapi_pydantic`` is ``fastapi pydantic``."""
     return name.replace('_peer', '').replace('_', ' ')
@@ -101,4 +130,5 @@ _PLOTS: Final = {
     'throughput': (bars, ['GET one', 'POST']),
     'latency': (percentiles, ['p50 ms', 'p90 ms', 'p99 ms', 'p99.9 ms']),
     'memory': (bars, ['idle MB', 'KB per idle connection', 'bytes per entry']),
+    'scale': (growth, ['GET one/s', 'page of 100/s', 'GET one ms', 'page of 100 ms']),
 }

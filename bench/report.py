@@ -12,14 +12,17 @@ Document = dict[str, Any]
 
 EXPLANATION: Final = (
     'Medians of several rounds, ± half the width of the middle half of the rounds. Ratios are '
-    f'taken within each round; one whose middle half is wider than {TOO_WIDE:.0%} proves nothing. '
+    f'taken within each round. Where the middle half is wider than {TOO_WIDE:.0%}, a figure is '
+    'unsteady and a ratio proves nothing; both are marked. '
     'Without a ±, there was one round only.')
 
 
-def document(machine: Mapping[str, str], results: Mapping[str, Result]) -> Document:
-    """All of it, in the types of JSON."""
-    return {'machine': dict(machine),
-            'trials': {name: trial(result) for name, result in results.items()}}
+def document(machine: Mapping[str, str], trials: Mapping[str, Document]) -> Document:
+    """All of it, in the types of JSON.
+
+    :param trials: what ``trial`` and ``failure`` have given, by name
+    """
+    return {'machine': dict(machine), 'trials': dict(trials)}
 
 
 def trial(result: Result) -> Document:
@@ -34,6 +37,16 @@ def trial(result: Result) -> Document:
                            for sample in samples]
                     for name, samples in result.samples.items()},
     }
+
+
+def failure(reason: str) -> Document:
+    """What is told of a trial that has found nothing."""
+    return {'failed': reason}
+
+
+def has_failed(found: Document) -> bool:
+    """Whether there is a reason instead of figures."""
+    return 'failed' in found
 
 
 def _ratios(result: Result, one: str, other: str) -> dict[str, Figure]:
@@ -76,7 +89,9 @@ def markdown(told: Document) -> str:
 
 
 def describe(found: Document) -> str:
-    """The tables of one trial, with its title and notes."""
+    """The tables of one trial, with its title and notes; or why there are none."""
+    if has_failed(found):
+        return f'Failed: {found["failed"]}'
     parts = [found['title'] + '.']
     if found['figures']:
         parts.append(_figures_table(found['figures'], value))
@@ -96,19 +111,19 @@ def _figures_table(
 
 
 def value(figure: Document) -> str:
-    """A measurement and its spread."""
-    return number(figure['median']) + _spread_text(figure['spread'])
+    """A measurement and its spread, and that it is unsteady where that is too wide."""
+    return number(figure['median']) + _spread_text(figure['spread'], 'unsteady')
 
 
 def ratio_text(figure: Document) -> str:
     """A ratio and its spread, and that it proves nothing where that is too wide."""
-    spread = figure['spread']
-    text = f'{figure["median"]:.2f}{_spread_text(spread)}'
-    return f'{text}, proves nothing' if spread is not None and spread > TOO_WIDE else text
+    return f'{figure["median"]:.2f}' + _spread_text(figure['spread'], 'proves nothing')
 
 
-def _spread_text(spread: float | None) -> str:
-    return '' if spread is None else f' ±{spread / 2:.0%}'
+def _spread_text(spread: float | None, too_wide: str) -> str:
+    if spread is None:
+        return ''
+    return f' ±{spread / 2:.0%}' + (f', {too_wide}' if spread > TOO_WIDE else '')
 
 
 def number(value: float) -> str:

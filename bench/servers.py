@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import orjson
 import yaml
 
-from bench import BenchError, entries, machine
+from bench import BenchError, entries, machine, usage
 from tests.postgresql import live_processes
 from tests.support import JSON, ROOT
 
@@ -90,8 +90,11 @@ class Server:
         found = re.search(rb'\bport (\d+)', line)
         if found is None:
             self._kill()
-            raise ServerError(f'{self.name} did not start: {self.log.read_text()[-1000:]}')
+            raise ServerError(f'{self.name} did not start: {self._end_of_log()}')
         return int(found[1])
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(encoding='utf-8', errors='replace')[-1000:].strip()
 
     def _kill(self) -> None:
         for process in self.processes():
@@ -109,19 +112,23 @@ class Server:
 
     def memory(self) -> int:
         """Bytes of all of its processes; what they share counts once (PSS)."""
-        return sum(map(_proportional_bytes, self.processes()))
+        return usage.memory(self.processes())
 
     def cpu_seconds(self) -> float:
         """The processor time that its processes have used."""
-        return sum(map(_cpu_seconds, self.processes()))
+        return usage.cpu_seconds(self.processes())
 
     def wait_until_ready(self) -> float:
-        """Seconds from its start until it answers a request, which is for an unknown entry."""
-        while True:
-            with suppress(ConnectionError):
+        """Seconds from its start until it answers a request, which is for an unknown entry.
+
+        :raises ServerError: it does not, with the end of its log
+        """
+        while self._process.poll() is None and time.monotonic() < self.began + _PATIENCE:
+            with suppress(OSError, HTTPException):
                 self.ask('GET', f'/addressbook/{0:032}')
                 return time.monotonic() - self.began
             time.sleep(0.001)
+        raise ServerError(f'{self.name} does not answer: {self._end_of_log()}')
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """The status and the body of an answer."""
@@ -193,18 +200,3 @@ def production(setup: Setup, observed: bool = True) -> dict[str, Any]:
         if collector.endswith('.OpenTelemetryCollector'):
             settings['endpoint'] = setup.traces
     return document
-
-
-def _proportional_bytes(process: int) -> int:
-    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-        text = Path(f'/proc/{process}/smaps_rollup').read_text(encoding='ascii')
-        found = re.search(r'^Pss: +(\d+) kB', text, re.MULTILINE)
-        return int(found[1]) * 1024 if found else 0
-    return 0
-
-
-def _cpu_seconds(process: int) -> float:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        stat = Path(f'/proc/{process}/stat').read_text(encoding='ascii', errors='replace')
-        return sum(map(int, stat.rpartition(')')[2].split()[11:13])) / os.sysconf('SC_CLK_TCK')
-    return 0

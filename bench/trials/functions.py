@@ -1,22 +1,21 @@
 """What each function takes that a request goes through, in time and in instructions."""
 
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
-from bench import machine
+from bench import programs
 from bench.functions import MARK, MARKS
 from bench.harness import Bench, Result
 from bench.rounds import Sample
-from tests.support import ROOT
 
+# Else each process would keep its dictionaries in another order.
+_SAME_HASHES: Final[Mapping[str, str]] = {'PYTHONHASHSEED': '0'}
+_PATIENCE: Final = 1800.0  # seconds, for what runs some fifty times slower
 _SUMMARY: Final = re.compile(r'^summary: (\d+)$', re.MULTILINE)
 
 
@@ -46,9 +45,9 @@ def pairs(names: Collection[str]) -> list[tuple[str, str]]:
 
 def _time(first: int, seconds: float) -> Mapping[str, Sample]:
     """In a new process, another one of them first."""
-    told: Mapping[str, Sample] = _run(
-        [sys.executable, '-m', 'bench.functions', 'time', '--first', str(first),
-         '--seconds', str(seconds)])
+    told: Mapping[str, Sample] = programs.told(
+        'bench.functions', 'time', '--first', first, '--seconds', seconds,
+        variables=_SAME_HASHES)
     return told
 
 
@@ -62,10 +61,12 @@ def count_instructions(folder: Path) -> Mapping[str, Sample]:
         return {}
     with TemporaryDirectory(dir=folder) as parts:
         try:
-            calls: Mapping[str, int] = _run(
-                [valgrind, '--quiet', '--tool=callgrind', f'--callgrind-out-file={parts}/part',
-                 f'--dump-before={MARK}', sys.executable, '-m', 'bench.functions', 'count'])
-        except subprocess.CalledProcessError:  # it has said why
+            calls: Mapping[str, int] = programs.told(
+                'bench.functions', 'count', patience=_PATIENCE, variables=_SAME_HASHES, under=[
+                    valgrind, '--quiet', '--tool=callgrind', f'--callgrind-out-file={parts}/part',
+                    f'--dump-before={MARK}'])
+        except programs.ProgramError as error:
+            print(error, file=sys.stderr)
             return {}
         totals = [read_total(Path(parts, f'part.{number}'))
                   for number in range(1, len(calls) * MARKS + 1)]
@@ -88,11 +89,3 @@ def per_call(calls: Mapping[str, int], totals: Sequence[int]) -> dict[str, float
     fewer, more = totals[1::MARKS], totals[2::MARKS]
     return {name: (more[place] - fewer[place]) / (2 * number)
             for place, (name, number) in enumerate(calls.items())}
-
-
-def _run(command: Sequence[str]) -> Any:
-    """What a command says in JSON, bound as servers are."""
-    done = subprocess.run(
-        machine.on_cpus(1, command), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONHASHSEED': '0'})
-    return json.loads(done.stdout)

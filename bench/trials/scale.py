@@ -11,7 +11,7 @@ import asyncpg
 
 from addrservice.addressbook_db.statements import SCHEMA
 from addrservice.sql_connectors.postgresql import PostgreSQLConnector
-from bench import servers
+from bench import usage
 from bench.harness import CONNECTIONS, Bench, Result
 from bench.rounds import Sample, take_turns
 from bench.servers import SERVICE, Server, ServerError, Setup
@@ -169,7 +169,7 @@ def _measure_paths(
 
 
 def _cpu_seconds(server: Server, postgresql: PostgreSQL) -> float:
-    return server.cpu_seconds() + sum(map(servers._cpu_seconds, postgresql.processes()))
+    return server.cpu_seconds() + usage.cpu_seconds(postgresql.processes())
 
 
 def median_wait(server: Server, paths: Iterable[str]) -> float:

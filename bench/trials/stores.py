@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from bench import programs
 from bench.harness import Bench, Result
 from bench.rounds import Sample, take_turns
 from bench.servers import SERVICE, Setup
@@ -51,5 +52,5 @@ def _sqlite3(bench: Bench) -> Sample:
 
 
 def _operations(bench: Bench, module: str, *arguments: object) -> float:
-    told = bench.floor(module, '--seconds', bench.seconds, *arguments)
+    told = programs.told(f'bench.peers.{module}', '--seconds', bench.seconds, *arguments)
     return float(told['operations_per_second'])

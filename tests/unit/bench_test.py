@@ -150,11 +150,11 @@ class H2loadTest(unittest.TestCase):
 
 class ReportTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.told = report.document({'CPU': 'one'}, {'trial': Result(
+        self.told = report.document({'CPU': 'one'}, {'trial': report.trial(Result(
             'requests per second',
             {'ours': [{'GET': 2000.0, 'POST': 1.0}, {'GET': 2000.0, 'POST': 2.0}],
              'theirs': [{'GET': 1000.0, 'POST': 1.0}, {'GET': 1000.0, 'POST': 1.0}]},
-            [('ours', 'theirs')], ['A note.'])})
+            [('ours', 'theirs')], ['A note.']))})
 
     def test_it_has_figures_ratios_and_all_that_was_measured(self) -> None:
         """In the types of JSON."""
@@ -167,24 +167,36 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(self.told, json.loads(json.dumps(self.told)))
 
     def test_tables_say_what_proves_nothing(self) -> None:
-        """Where the ratio of a measure is too unsteady, and only there."""
+        """Where the ratio of a measure is too unsteady, or the measure itself, and only there."""
         lines = report.markdown(self.told).splitlines()
         [ratios] = [line for line in lines if line.startswith('| ours / theirs ')]
         cells = [cell.strip() for cell in ratios.split('|')[1:-1]]
         self.assertEqual(['ours / theirs', '2.00 ±0%', '1.50 ±17%, proves nothing'], cells)
+        [figures] = [line for line in lines if line.startswith('| ours ') and line != ratios]
+        cells = [cell.strip() for cell in figures.split('|')[1:-1]]
+        self.assertEqual(['ours', '2,000 ±0%', '1.5 ±17%, unsteady'], cells)
         self.assertIn('A note.', lines)
+
+    def test_a_failure_is_told_with_its_reason(self) -> None:
+        """In place of the tables."""
+        failed = report.failure('wrk has not ended')
+        self.assertTrue(report.has_failed(failed))
+        self.assertFalse(report.has_failed(self.told['trials']['trial']))
+        text = report.markdown(report.document({}, {'sizes': failed}))
+        self.assertTrue(text.endswith('## sizes\n\nFailed: wrk has not ended\n'), text)
 
     def test_one_round_is_told_without_a_spread(self) -> None:
         """In the ratios, too."""
-        told = report.document({}, {'short': Result(
-            '', {'a': [{'GET': 3.0}], 'b': [{'GET': 2.0}]}, [('a', 'b')])})
+        told = report.document({}, {'short': report.trial(Result(
+            '', {'a': [{'GET': 3.0}], 'b': [{'GET': 2.0}]}, [('a', 'b')]))})
         text = report.markdown(told).partition('## short')[2]
         self.assertIn('1.50', text)
         self.assertNotIn('±', text)
 
     def test_a_trial_without_figures_has_its_notes(self) -> None:
         """So that it says why there are none."""
-        told = report.document({}, {'none': Result('nothing', {}, notes=['There is none.'])})
+        told = report.document(
+            {}, {'none': report.trial(Result('nothing', {}, notes=['There is none.']))})
         self.assertIn('There is none.', report.markdown(told))
 
     def test_numbers_are_told_with_three_digits(self) -> None:
@@ -199,7 +211,7 @@ class ReportTest(unittest.TestCase):
             self.assertEqual(self.told, report.merge(path, self.told))
             report.write_json(path, self.told)
             for cpu, kept in (('one', ['trial', 'other']), ('two', ['other'])):
-                new = report.document({'CPU': cpu}, {'other': Result('', {})})
+                new = report.document({'CPU': cpu}, {'other': report.trial(Result('', {}))})
                 self.assertEqual(kept, list(report.merge(path, new)['trials']))
 
 

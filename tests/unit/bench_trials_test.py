@@ -1,11 +1,11 @@
 """What the trials make of functions and of books, without a load."""
 
 import asyncio
+import io
 import os
-import subprocess
 import tempfile
 import unittest
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,10 +119,10 @@ class CountTest(unittest.IsolatedAsyncioTestCase):
         with tempfile.TemporaryDirectory() as folder:
             with mock.patch.dict(os.environ, PATH=folder):
                 self.assertEqual({}, functions_trial.count_instructions(Path(folder)))
-            failing = subprocess.CalledProcessError(1, 'valgrind')
-            with (mock.patch('shutil.which', lambda _: 'valgrind'),
-                  mock.patch.object(functions_trial, '_run', side_effect=failing)):
+            printed = io.StringIO()
+            with (mock.patch('shutil.which', lambda _: 'false'), redirect_stderr(printed)):
                 self.assertEqual({}, functions_trial.count_instructions(Path(folder)))
+            self.assertIn('ended with 1', printed.getvalue())
 
     def test_others_are_compared_with_ours(self) -> None:
         """A comma alone makes nobody another one."""
