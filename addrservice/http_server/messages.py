@@ -1,13 +1,10 @@
 """Requests as httptools (llhttp) reads them out of the bytes of a connection."""
 
 import re
-from functools import lru_cache
 from typing import Final
 
 import httptools
-from tornado.httputil import (
-    HTTPHeaders, HTTPInputError, RequestStartLine, parse_request_start_line,
-)
+from tornado.httputil import HTTPHeaders, HTTPInputError, RequestStartLine
 
 from addrservice.answer_headers import canonical
 
@@ -18,10 +15,17 @@ PIECE: Final = 4096
 # Bytes of a header field besides its name and its value: a colon and the end of the line.
 FIELD_OVERHEAD: Final = 3
 
+# Names of header fields that are kept, and bytes of the longest one.
+MAX_NAMES: Final = 1000
+LONGEST_NAME: Final = 64
+
 _VERSIONS: Final = {'1.1': 'HTTP/1.1', '1.0': 'HTTP/1.0'}
 
 # How a request begins, as far as it has come: with a token (RFC 9110, 5.6.2).
-_METHOD: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+( |\Z)")
+_METHOD: Final = re.compile(rb"[\r\n]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)( |\Z)")
+
+# A request line, of which all but the protocol is known to be sound: llhttp takes RTSP and ICE too.
+_HTTP: Final = re.compile(rb'[\r\n]*[^ ]+ +[^ ]+ +HTTP/')
 
 
 class HeadTooLargeError(HTTPInputError):
@@ -29,7 +33,12 @@ class HeadTooLargeError(HTTPInputError):
 
 
 class RequestHeaders(HTTPHeaders):
-    """The header fields of a request. Names and values are sound: the parser has seen to that."""
+    """The header fields of a request. Names and values are sound: the parser has seen to that.
+
+    :ivar is_joined: whether each field has come once
+    """
+
+    is_joined = True
 
     def __init__(self) -> None:
         # Tornado's own attributes: its way to fill them would check all of it again.
@@ -38,13 +47,18 @@ class RequestHeaders(HTTPHeaders):
 
     def append(self, name: bytes, value: bytes) -> None:
         """Adds a field as it came."""
-        known, text = _decode_name(name), value.decode('latin1').rstrip(' \t')
+        known, text = _NAMES[name], value.decode('latin1').rstrip(' \t')
         if known in self._as_list:
             self._as_list[known].append(text)
-            self._combined_cache[known] += ',' + text
+            self.is_joined = False
         else:
             self._as_list[known] = [text]
             self._combined_cache[known] = text
+
+    def join(self) -> None:
+        """Joins the values of fields that came more than once, now that all have come."""
+        for name, values in self._as_list.items():
+            self._combined_cache[name] = ','.join(values)
 
     def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
         return self._combined_cache.get(canonical(name), default)
@@ -86,11 +100,10 @@ class MessageParser:
         self.in_message = False
         self._max_head_size = max_head_size
         self._parser = httptools.HttpRequestParser(self)
-        self._unknown: _UnknownMethod | None = None
         self._in_head = False
         self._message: Message
         self._target = b''
-        self._start = b''  # of a request, as long as its method has not come
+        self._head = b''  # as far as it has come; nothing where it began behind something else
         self._in_framing = False  # neither in a body nor between requests
         self._framing_size = 0
         self._fed = 0  # bytes, at once
@@ -105,49 +118,59 @@ class MessageParser:
         :param data: not more than a ``PIECE``
         :raises HTTPInputError: this is not HTTP/1.1; what came before is among the messages
         """
-        is_fresh = not self.in_message
         self._fed = len(data)
-        if self._in_framing:
+        if not self.in_message:
+            self._head = data
+        elif self._in_framing:
             self._framing_size += self._fed
-        elif self.in_message:
+            if self._head:
+                self._head += data
+        else:
             self._in_framing = True  # until some of its body comes
             self._framing_size = self._fed
+        rest = None
         try:
-            if self._unknown is None:
-                self._parser.feed_data(data)
-            else:
-                self._unknown.feed_data(data)
-        except httptools.HttpParserInvalidMethodError:
-            self._read_unknown(self._start_of_message(data, is_fresh))
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade()
-            self.feed(data[upgrade.args[0]:])
+            rest = data[upgrade.args[0]:]
         except httptools.HttpParserCallbackError as error:
             assert error.__context__ is not None
             raise error.__context__ from None
         except httptools.HttpParserError as error:
-            raise HTTPInputError(str(error)) from None
-        if self._in_framing:
+            rest = self._rename(error)
+        if rest is not None:
+            self.feed(rest)  # not while an error is handled: it would become another one's context
+        elif self._in_framing:
             self._check_framing()
-            self._start = self._start_of_message(data, is_fresh)
 
     def _check_framing(self) -> None:
-        """Has an end even of what is not counted when it has come, as it never comes."""
+        """Has an end even of what is not counted when it has come, as it never comes.
+
+        What was counted may begin with up to a piece of something else.
+        """
         if self._framing_size > self._max_head_size + PIECE:
             if self._in_head:
                 raise HeadTooLargeError('the head is too large')
             raise HTTPInputError('there is too much besides the body')
 
-    def _start_of_message(self, data: bytes, is_fresh: bool) -> bytes:
-        """All that has come of a request whose target has not; nothing where that is not known."""
-        if self._target or self.messages or not (is_fresh or self._start):
-            return b''
-        return self._start + data
+    def _rename(self, error: httptools.HttpParserError) -> bytes | None:
+        """Has a request read again whose method the parser does not know, or not for HTTP.
 
-    def _read_unknown(self, start: bytes) -> None:
-        self.on_message_begin()
-        self._unknown = _UnknownMethod(self)
-        self._unknown.feed_data(start)
+        The name of another one stands in its place: all besides is read alike. Where it was not the
+        method that is wrong, it will be so again.
+
+        :return: what is to be read; None while not all of the name has come
+        :raises HTTPInputError: this does not begin with a method, or it is not known where it began
+        """
+        begin = _METHOD.match(self._head)
+        if begin is None:
+            raise HTTPInputError(str(error)) from None
+        if not begin[2]:
+            return None
+        head, self._head = self._head, b''
+        self._parser = _Renamed(self, begin[1])
+        return b'PUT' + head[begin.end(1):]
 
     def _ignore_upgrade(self) -> None:
         """Goes on after a request for an upgrade, to what nobody here speaks.
@@ -165,7 +188,7 @@ class MessageParser:
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        self._start = self._target = b''
+        self._target = b''
         self._headers = RequestHeaders()
         self._in_head = self._in_framing = self.in_message = True
         self._framing_size = self._fed
@@ -180,12 +203,15 @@ class MessageParser:
 
     def on_headers_complete(self) -> None:
         self._in_head = self._in_framing = False
+        if not self._headers.is_joined:
+            self._headers.join()
         if self._framing_size > self._max_head_size:
             if len(self._target) + self._headers.size() > self._max_head_size:
                 raise HeadTooLargeError('the head is too large')
         version = _VERSIONS.get(self._parser.get_http_version())
-        if version is None:
+        if version is None or (self._head and not _HTTP.match(self._head)):
             raise HTTPInputError('this is no version of HTTP/1')
+        self._head = b''
         self._message = message = Message(self._headers)
         message.start_line = RequestStartLine(
             self._parser.get_method().decode(), self._target.decode('latin1'), version)
@@ -203,37 +229,29 @@ class MessageParser:
         self._message.complete = True
         self.in_message = self._in_framing = False
 
-    def on_unknown(self, message: Message) -> None:
-        """Called with a request whose method is not one of the parser's."""
-        self.messages.append(message)
-        self.in_message = self._in_framing = False
+
+class _Renamed(httptools.HttpRequestParser):
+    """Reads a request that comes under another method's name, and what follows it."""
+
+    def __init__(self, parser: MessageParser, method: bytes) -> None:
+        super().__init__(parser)
+        self._method: bytes | None = method
+
+    def get_method(self) -> bytes:
+        method, self._method = self._method, None
+        return method or super().get_method()
 
 
-class _UnknownMethod:
-    """Reads a request with a method that the parser does not know, the last of a connection."""
+class _Names(dict[bytes, str]):
+    """Names of header fields as they came, and as Tornado writes them."""
 
-    def __init__(self, parser: MessageParser) -> None:
-        self._parser = parser
-        self._head = b''
-
-    def feed_data(self, data: bytes) -> None:
-        """Reads on.
-
-        :raises HTTPInputError: this is no request
-        """
-        self._head += data
-        if not _METHOD.match(self._head):
-            raise HTTPInputError('there is no such method')
-        text, end, _ = self._head.decode('latin1').lstrip('\r\n').partition('\r\n\r\n')
-        if end:
-            line, _, fields = text.partition('\r\n')
-            start_line = parse_request_start_line(line)
-            message = Message(HTTPHeaders.parse(fields))
-            message.start_line = start_line
-            message.complete = True
-            self._parser.on_unknown(message)
+    def __missing__(self, name: bytes) -> str:
+        known = canonical.__wrapped__(name.decode('ascii'))
+        if len(name) <= LONGEST_NAME:
+            if len(self) == MAX_NAMES:
+                self.clear()  # a client that makes names up keeps nobody else's out
+            self[name] = known
+        return known
 
 
-@lru_cache(1000)
-def _decode_name(name: bytes) -> str:
-    return canonical(name.decode('ascii'))
+_NAMES: Final = _Names()

@@ -6,7 +6,7 @@ import unittest
 from addrservice.config import Settings
 from addrservice.http_server.abstract import MAX_OVERFLOW
 from tests.support import make_settings
-from tests.wire import SMALL, WireTestCase, request
+from tests.wire import SMALL, WireTestCase, head, request
 
 
 class ConnectionTest(WireTestCase):
@@ -73,14 +73,27 @@ class ConnectionTest(WireTestCase):
         self.assertEqual('close', answer.headers['Connection'])
         self.assertTrue(await connection.at_end())
 
-    async def test_a_method_that_nobody_knows_gets_405(self) -> None:
-        """httptools knows no way to go on behind it, so that it ends the connection."""
-        said = {'httptools': 'close', 'tornado': None}[self.http_parser]
-        for method in ('BREW', 'get', 'X-Y', 'Q' * 100):
-            connection = await self.connect()
+    async def test_a_method_that_nobody_knows_gets_405_and_its_connection_goes_on(self) -> None:
+        """Such as those of protocols that look like HTTP."""
+        connection = await self.connect()
+        for method in ('BREW', 'get', 'X-Y', 'Q' * 100, 'DESCRIBE', 'SOURCE', 'PRI', 'QUERY'):
             answer = await connection.exchange(request(method, '/addressbook'))
-            self.assert_error(answer, 405)
-            self.assertEqual(said, answer.headers.get('Connection'))
+            self.assertEqual(method, self.assert_error(answer, 405)['method'])
+            self.assertNotIn('Connection', answer.headers)
+
+    async def test_a_method_that_nobody_knows_gets_405_before_all_of_its_body_has_come(
+        self
+    ) -> None:
+        connection = await self.connect()
+        answer = await connection.exchange(request('BREW', '/addressbook', body=bytes(1_000_000)))
+        self.assert_error(answer, 405)
+        self.assertEqual('close', answer.headers['Connection'])
+        self.assertTrue(await connection.at_end())
+
+    async def test_another_protocol_is_refused(self) -> None:
+        for version in ('RTSP/1.0', 'ICE/1.0', 'HTTP/2.0'):
+            for method in ('GET', 'OPTIONS', 'DESCRIBE', 'SOURCE', 'PRI', 'BREW'):
+                self.assert_malformed(await self.exchange(head(f'{method} /healthz {version}')))
 
     async def test_a_query_of_too_many_parameters_is_told_so(self) -> None:
         answer = await self.exchange(request('GET', f'/addressbook?{"&".join(["a=1"] * 1001)}'))

@@ -5,6 +5,7 @@ from typing import Final
 
 from tornado.httputil import HTTPInputError
 
+from addrservice.http_server import messages
 from addrservice.http_server.messages import PIECE, HeadTooLargeError, Message, MessageParser
 
 LIMIT: Final = 2 * PIECE  # bytes of a head
@@ -15,6 +16,7 @@ CHUNKED: Final = (b'PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n
                   b'1\r\na\r\n2;x=y\r\nbc\r\n0\r\n\r\n')
 UPGRADE: Final = b'Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n'
 UNKNOWN: Final = b'BREW /x HTTP/1.1\r\nHost: a\r\n\r\n'
+RTSP: Final = GET.replace(b'GET', b'DESCRIBE')
 
 
 def read(*pieces: bytes) -> list[Message]:
@@ -42,6 +44,9 @@ class ReadingTest(unittest.TestCase):
         for data in (GET, POST, CHUNKED, b'\r\n' + GET, GET * 2, POST + CHUNKED + GET, UNKNOWN,
                      POST.replace(b'Host', UPGRADE + b'Host'), GET.replace(b'1.1', b'1.0'),
                      CHUNKED.replace(b'Host', UPGRADE + b'Host') + GET,
+                     b'\r\n' + RTSP + POST, POST.replace(b'POST', b'BREW') + GET,
+                     CHUNKED.replace(b'PUT', b'SETUP') + POST + GET,
+                     CHUNKED.replace(b'PUT /x', b'Q* /x').replace(b'Host', UPGRADE + b'Host'),
                      GET.replace(b'Host', UPGRADE + b'Host') * 2):
             whole = described(read(data))
             self.assertTrue(whole)
@@ -55,6 +60,25 @@ class ReadingTest(unittest.TestCase):
         self.assertEqual(('1,2', ['1', '2']), (
             message.headers.get('X'), message.headers.get_list('X')))
         self.assertEqual('none', message.headers.get('Y', 'none'))
+
+    def test_fields_that_come_again_and_again_are_joined_once(self) -> None:
+        """Else the time that they take would be that of their number squared."""
+        parser = MessageParser(LIMIT)
+        parser.feed(GET[:-2] + b'X: 3\r\nY: 1\r\n')
+        self.assertEqual('1', parser._headers._combined_cache['X'])
+        parser.feed(b'\r\n')
+        [message] = parser.messages
+        self.assertEqual(('1,2,3', '1'), (message.headers.get('X'), message.headers.get('Y')))
+
+    def test_what_is_kept_of_names_is_bounded(self) -> None:
+        names = messages._NAMES
+        for size in range(1, PIECE - 100, 500):
+            [message] = read(GET.replace(b'X: 1', b'a' * size + b': 1'))
+            self.assertEqual('1', message.headers.get('A' + 'a' * (size - 1)))
+        for number in range(2 * messages.MAX_NAMES):
+            self.assertEqual(f'A{number}', names[b'a%d' % number])
+        self.assertLessEqual(len(names), messages.MAX_NAMES)
+        self.assertLessEqual(max(map(len, names)), messages.LONGEST_NAME)
 
     def test_an_empty_field_is_no_part_of_the_next_ones_name(self) -> None:
         [message] = read(*singly(GET.replace(b'X: 1', b'A:\r\nB: ')))
@@ -120,12 +144,38 @@ class RefusalTest(unittest.TestCase):
                 self.assert_refused(data)
                 self.assert_refused(*singly(data))
 
-    def test_a_method_that_nobody_knows_is_read_where_a_connection_begins_with_it(self) -> None:
-        [message] = read(UNKNOWN)
-        self.assertEqual(('BREW', False), (message.start_line.method, message.keep_alive))
-        self.assert_refused(GET + UNKNOWN)
-        self.assert_refused(GET[:5], GET[5:] + UNKNOWN[:1], UNKNOWN[1:])
-        self.assert_refused(UNKNOWN.replace(b'Host: a', b'no colon'))
+    def test_another_protocol_is_refused(self) -> None:
+        """The parser reads those, too, and takes their versions for HTTP's."""
+        for line in (b'GET /x RTSP/1.0', b'OPTIONS * RTSP/1.1', b'DESCRIBE /x RTSP/1.0',
+                     b'GET /x ICE/1.0', b'SOURCE /x ICE/1.0', b'BREW /x RTSP/1.0',
+                     b'PRI * HTTP/2.0', b'PRI * RTSP/1.0'):
+            for blank in (b'', b'\r\n'):
+                data = blank + line + b'\r\nHost: a\r\n\r\n'
+                with self.subTest(line):
+                    self.assert_refused(data)
+                    self.assert_refused(*singly(data))
+
+    def test_a_method_that_nobody_knows_is_read_where_something_begins_with_it(self) -> None:
+        for method in ('BREW', 'get', 'DESCRIBE', 'GET_PARAMETER', 'SOURCE', 'PRI', 'Q' * 5000):
+            with self.subTest(method[:20]):
+                data = POST.replace(b'POST', method.encode())
+                first, second, third = read(GET, *singly(data), GET)
+                self.assertEqual(('GET', method, 'GET'), tuple(
+                    each.start_line.method for each in (first, second, third)))
+                self.assertEqual([b'a', b'b', b'c'], second.chunks)
+                self.assertTrue(second.keep_alive)
+        for unknown in (UNKNOWN, RTSP):
+            self.assert_refused(GET + unknown)
+            self.assert_refused(GET[:5], GET[5:] + unknown[:1], unknown[1:])
+            self.assert_refused(unknown.replace(b'Host: a', b'no colon'))
+
+    def test_what_begins_behind_an_upgrade_is_as_good_as_anything_else(self) -> None:
+        upgrade = GET.replace(b'Host', UPGRADE + b'Host')
+        for unknown in (UNKNOWN, RTSP):
+            for cut in range(len(unknown) + 1):
+                with self.subTest(cut=cut):
+                    self.assertEqual(2, len(read(upgrade + unknown[:cut], unknown[cut:])))
+        self.assert_refused(upgrade + GET.replace(b'1.1', b'2.0'))
 
     def test_a_head_over_the_limit_is_refused(self) -> None:
         def padded(size: int) -> list[bytes]:
@@ -139,7 +189,7 @@ class RefusalTest(unittest.TestCase):
 
     def test_what_never_ends_is_refused(self) -> None:
         """Whatever it is, and in however small pieces it comes."""
-        for data in (GET[:-2], GET[:-4], b'GET /', b'Q', b'BREW /x HTTP/1.1\r\nX:'):
+        for data in (GET[:-2], GET[:-4], b'GET /', b'Q', b'BREW /x HTTP/1.1\r\nX:', b'PLAY /'):
             with self.subTest(data), self.assertRaises(HeadTooLargeError):
                 read(data, *[b'x' * 100] * (2 * LIMIT // 100))
         for data in (CHUNKED[:-2], CHUNKED[:-5] + b'2;'):
