@@ -104,12 +104,14 @@ class AddressBookEntryRequestHandler(BaseRequestHandler):
     async def get(self, nickname: str) -> None:
         entry = await self.service.get_entry(nickname)
         preconditions = Preconditions.of(self.request.headers)
-        if not preconditions.allow_reading(entry.version):
+        if preconditions is not None and not preconditions.allow_reading(entry.version):
             raise PreconditionFailedError(nickname)
-        self.set_header('Cache-Control', PERSONAL)
-        self.set_header('Last-Modified', last_modified(entry.version))
-        self.set_header('ETag', entity_tag(entry.version, self.goes_gzipped(entry.document)))
-        if preconditions.find_unmodified(entry.version):
+        self._headers.update({
+            'Cache-Control': PERSONAL,
+            'Last-Modified': last_modified(entry.version),
+            'Etag': entity_tag(entry.version, self.goes_gzipped(entry.document)),
+        })
+        if preconditions is not None and preconditions.find_unmodified(entry.version):
             self.set_status(HTTPStatus.NOT_MODIFIED)
         else:
             self.write(entry.document)
@@ -135,7 +137,7 @@ class AddressBookEntryRequestHandler(BaseRequestHandler):
     def _condition(self) -> Condition | None:
         """What the entry that is there must meet, if the request says so."""
         preconditions = Preconditions.of(self.request.headers)
-        if not preconditions.concern_writing():
+        if preconditions is None or not preconditions.concern_writing():
             return None
         return lambda entry: preconditions.allow_writing(entry.version)
 

@@ -20,8 +20,8 @@ from tornado.iostream import StreamClosedError
 from tornado.log import app_log
 from tornado.web import Application, GZipContentEncoding, HTTPError, OutputTransform, RequestHandler
 
-from addrservice import logs, request_span
-from addrservice.answer_headers import AnswerHeaders
+from addrservice import logs, request_span, tracing
+from addrservice.answer_headers import AnswerHeaders, canonical
 from addrservice.answers import (
     INTERNAL, NO_BODY, answer_to, error_headers, message_of,
 )
@@ -54,6 +54,8 @@ class BaseRequestHandler(BodyRequestHandler):
     # Tornado's, in the order in which they are told.
     SUPPORTED_METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
 
+    settings: dict[str, Any] = {}  # a property of RequestHandler's, and asked for often
+
     # What RequestHandler's constructor, which is not called, would set.
     _headers_written = False
     _finished = False
@@ -70,6 +72,7 @@ class BaseRequestHandler(BodyRequestHandler):
     ) -> None:
         # Not RequestHandler's, which makes room for templates first.
         self.application = application
+        self.settings = application.settings
         self.request = request
         sent = request.headers.get('X-Request-ID', '')
         self.request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid_utils.uuid4().hex
@@ -113,7 +116,10 @@ class BaseRequestHandler(BodyRequestHandler):
     def set_header(self, name: str, value: Any) -> None:
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():
             value = self._convert_header_value(value)
-        self._headers[name] = value
+        self._headers[canonical(name)] = value
+
+    def clear_header(self, name: str) -> None:
+        self._headers.pop(canonical(name), None)
 
     def _cors_headers(self) -> dict[str, str]:
         return cors_headers(self.settings['cors_origins'], self.request.headers.get('Origin'))
@@ -131,7 +137,8 @@ class BaseRequestHandler(BodyRequestHandler):
     def begin(self) -> None:
         """Takes note of the request."""
         logs.request_id.set(self.request_id)
-        self._begin_span()
+        if tracing.is_on():
+            self._begin_span()
 
     async def _wait_for_body(self, admission: Awaitable[None] | None) -> None:
         if admission is not None:
@@ -158,20 +165,21 @@ class BaseRequestHandler(BodyRequestHandler):
 
     def _begin_span(self) -> None:
         self.span = request_span.begin(self.request, self.route)
-        if self.span is not None:
-            logs.trace_id.set(self.span.trace_id)
-            if self.span.traceresponse:
-                self.set_header('traceresponse', self.span.traceresponse)
+        logs.trace_id.set(self.span.trace_id)
+        if self.span.traceresponse:
+            self.set_header('traceresponse', self.span.traceresponse)
 
     def end_span(self) -> None:
         """Tells the collectors what became of the request."""
+        if not tracing.is_on():
+            return
         if self.span is None:  # as of a method that nobody knows, for which nothing is prepared
             self._begin_span()
-        if self.span is not None:
-            request_span.end(
-                self.span, self.request, request_id=self.request_id, route=self.route,
-                status=self.get_status(), sizes=(self.body_size, self._sent_size()),
-                caller=self.caller and self.caller.name)
+        assert self.span is not None
+        request_span.end(
+            self.span, self.request, request_id=self.request_id, route=self.route,
+            status=self.get_status(), sizes=(self.body_size, self._sent_size()),
+            caller=self.caller and self.caller.name)
 
     def _sent_size(self) -> int:
         """Bytes of the answer's body; of one that was streamed, before its compression."""

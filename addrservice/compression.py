@@ -21,7 +21,7 @@ class Inflater:
     @classmethod
     def of(cls, headers: HTTPHeaders) -> 'Inflater | None':
         """What the body of a request needs; then its coding is gone from the headers."""
-        if headers['Content-Encoding'].lower() != 'gzip':
+        if headers.get('Content-Encoding', '').lower() != 'gzip':
             return None
         del headers['Content-Encoding']
         return cls()

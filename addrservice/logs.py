@@ -34,10 +34,10 @@ class RequestFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         known = vars(record)
-        for variable in (request_id, trace_id):
-            name = variable.name
-            if name not in known and (current := variable.get()) is not None:
-                known[name] = current
+        if 'request_id' not in known and (current := request_id.get()) is not None:
+            known['request_id'] = current
+        if 'trace_id' not in known and (current := trace_id.get()) is not None:
+            known['trace_id'] = current
         return True
 
 
@@ -60,7 +60,7 @@ class _Formatter(logging.Formatter):
             second = int(record.created)
             text = time.strftime(self.default_time_format, self.converter(second))
             self._second = second, text  # at once, for other threads
-        return f'{text},{int(record.msecs):03d}'
+        return '%s,%03d' % (text, record.msecs)
 
 
 class KeyValueFormatter(_Formatter):
@@ -88,14 +88,16 @@ class JSONFormatter(_Formatter):
     ) -> None:
         super().__init__(fmt, datefmt)
         self._names = re.findall(r'%\((\w+)\)', fmt)
-        self._tells_time = self.usesTime()
 
     def format(self, record: logging.LogRecord) -> str:
-        known = vars(record)
-        record.message = record.getMessage()
-        if self._tells_time:
-            record.asctime = self.formatTime(record, self.datefmt)
-        line = {name: known.get(name) for name in self._names}
+        line: dict[str, Any] = {}
+        for name in self._names:
+            if name == 'asctime':
+                line[name] = self.formatTime(record, self.datefmt)
+            elif name == 'message':
+                line[name] = record.getMessage()
+            else:
+                line[name] = getattr(record, name, None)
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
@@ -147,6 +149,7 @@ class BatchHandler(logging.Handler):
         self.flush_level = logging.getLevelNamesMapping()[flush_level]
         self._writes: deque[bytearray] = deque()
         self._clock: asyncio.AbstractEventLoop | None = None  # that is about to call
+        self._clock_thread = 0
         self._failing = False
         self._lost = self._lost_told = 0
 
@@ -160,7 +163,7 @@ class BatchHandler(logging.Handler):
             self.handleError(record)
         if record.levelno >= self.flush_level or len(self._writes) > self.batch:
             self._write()
-        if self._writes and not self._set_alarm():
+        if self._writes and not (self._is_timed_in(record.thread) or self._set_alarm()):
             self._write()
         if len(self._writes) > self.room:
             self._write(self.patience)
@@ -182,15 +185,19 @@ class BatchHandler(logging.Handler):
         else:
             self._writes.append(bytearray(line))
 
+    def _is_timed_in(self, thread: int | None) -> bool:
+        """Whether the event loop of a thread will have the lines written."""
+        clock = self._clock
+        return clock is not None and self._clock_thread == thread and clock.is_running()
+
     def _set_alarm(self) -> bool:
         """Has the lines written in time; False if no event loop is there to do it."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
-        if self._clock is not loop:
-            self._clock = loop
-            loop.call_later(self.delay, self._on_alarm, context=Context())
+        self._clock, self._clock_thread = loop, threading.get_ident()
+        loop.call_later(self.delay, self._on_alarm, context=Context())
         return True
 
     def _on_alarm(self) -> None:
@@ -254,14 +261,16 @@ def log_request(
     status: int,
     milliseconds: float,
     remote: str | None,
-    **more: str | None,
+    trace_id: str | None = None,
+    caller: str | None = None,
+    failure: str | None = None,
 ) -> None:
     """Logs the line of a request that has ended; the level follows its status.
 
     The path comes without the query: what people search for is personal.
 
-    :param more: what is not None of: ``trace_id``; ``caller``, the name of who asked; ``failure``,
-        what kept the service from doing its work
+    :param caller: the name of who asked
+    :param failure: what kept the service from doing its work
     """
     level = _level(status)
     if not logger.isEnabledFor(level):
@@ -274,9 +283,12 @@ def log_request(
         'milliseconds': round(milliseconds, 2),
         'remote': remote,
     }
-    for name, value in more.items():
-        if value is not None:
-            known[name] = value
+    if trace_id is not None:
+        known['trace_id'] = trace_id
+    if caller is not None:
+        known['caller'] = caller
+    if failure is not None:
+        known['failure'] = failure
     logger.handle(_RequestRecord(logger.name, level, known))
 
 
@@ -293,20 +305,23 @@ class _RequestRecord(logging.LogRecord):
     """
 
     def __init__(self, logger: str, level: int, known: dict[str, object]) -> None:
-        common = _common_attributes(logger, level, threading.get_ident(), os.getpid())
+        common = _common_attributes(logger, level, threading.get_ident())
         now = time.time()
-        mine = vars(self)
-        mine.update(common)
+        mine = self.__dict__ = common.copy()
         mine['created'] = now
-        mine['msecs'] = int(now % 1 * 1000) + 0.0
+        mine['msecs'] = now % 1 * 1000 // 1
         mine['relativeCreated'] = common['relativeCreated'] + (now - common['created']) * 1000
         mine.update(known)
 
 
 @lru_cache
-def _common_attributes(logger: str, level: int, thread: int, process: int) -> dict[str, Any]:
+def _common_attributes(logger: str, level: int, thread: int) -> dict[str, Any]:
     """What the records of requests have in common; the name of a task is none of it."""
     record = logging.LogRecord(
         logger, level, __file__, log_request.__code__.co_firstlineno, 'request', (), None,
         log_request.__name__)
     return {name: None if name == 'taskName' else value for name, value in vars(record).items()}
+
+
+# To ask for the process id each time would take longer than all the rest of a record.
+os.register_at_fork(after_in_child=_common_attributes.cache_clear)

@@ -36,9 +36,9 @@ class Preconditions(NamedTuple):
     if_modified_since: str | None = None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> 'Preconditions':
-        """Those among the header fields of a request."""
-        return cls(*map(headers.get, _NAMES))
+    def of(cls, headers: Mapping[str, str]) -> 'Preconditions | None':
+        """Those among the header fields of a request, if there are any."""
+        return None if _ALL.isdisjoint(headers) else cls(*map(headers.get, _NAMES))
 
     def concern_writing(self) -> bool:
         """Whether there is any that a request to change what is there might not meet."""
@@ -72,6 +72,7 @@ class Preconditions(NamedTuple):
 
 
 _NAMES: Final = ('If-Match', 'If-Unmodified-Since', 'If-None-Match', 'If-Modified-Since')
+_ALL: Final = frozenset(_NAMES)
 
 
 def _lists(field: str, version: int, weakly: bool) -> bool:

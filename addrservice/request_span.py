@@ -11,13 +11,11 @@ from addrservice.tracing import Span
 METHODS: Final = frozenset(RequestHandler.SUPPORTED_METHODS)
 
 
-def begin(request: HTTPServerRequest, route: str | None) -> Span | None:
-    """The span of a request that has begun to come; None where nobody wants to know.
+def begin(request: HTTPServerRequest, route: str | None) -> Span:
+    """The span of a request that has begun to come; some collector has to be in force.
 
     :param route: the pattern of its path; None where there is no such path
     """
-    if not tracing.is_on():
-        return None
     method = request.method if request.method in METHODS else 'HTTP'
     return tracing.begin_request(f'{method} {route}' if route else str(method), request.headers)
 

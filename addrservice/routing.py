@@ -3,7 +3,8 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from tornado.httputil import (
@@ -15,6 +16,10 @@ from addrservice.base_handler import BaseRequestHandler
 from addrservice.compression import Inflater, NegotiatedGzip
 from addrservice.negotiation import accepts_gzip
 from addrservice.request import Request
+
+
+# The fields that tell of a body.
+_OF_BODIES: Final = frozenset({'Content-Encoding', 'Content-Length', 'Expect'})
 
 
 class Route(NamedTuple):
@@ -43,6 +48,11 @@ class RoutedApplication(Application):
         self._patterns = [(_pattern(path), route) for path, route in routes.items()
                           if '{' in path]
         self._otherwise = otherwise
+
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop in which it serves."""
+        return asyncio.get_running_loop()
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
@@ -80,16 +90,15 @@ class RequestDelegate(HTTPMessageDelegate):
         request = Request(self._connection, start_line, headers)
         route, self._arguments = self._application.find_route(request.path)
         self.handler = handler = route.handler(self._application, request, **route.arguments)
-        if 'Content-Encoding' in headers:
+        if not _OF_BODIES.isdisjoint(headers):
             self._inflater = Inflater.of(headers)
-        if 'Content-Length' in headers or 'Expect' in headers:
             try:
                 handler.bound_body()
             except HTTPError as error:
                 handler.send_error(error.status_code, exc_info=(HTTPError, error, None))
                 return
         self._application.running.add(self)
-        self.task = asyncio.get_running_loop().create_task(self._run(handler))
+        self.task = self._application.loop.create_task(self._run(handler))
 
     def data_received(self, chunk: bytes) -> None:
         assert self.handler is not None

@@ -254,14 +254,14 @@ def is_followed(parent: Span | None, kind: Kind) -> bool:
     return parent is None or kind in parent.followed
 
 
-def begin_request(name: str, carrier: Mapping[str, str]) -> Span | None:
+def begin_request(name: str, carrier: Mapping[str, str]) -> Span:
     """Enters the span of a request; what this task calls from now on becomes its child.
 
+    Some collector has to be in force.
+
     :param carrier: the header fields of the request
-    :return: None where no collector is in force
     """
-    if tracer is None:
-        return None
+    assert tracer is not None
     made = tracer.enter(Span(name, None, 'server', carrier))
     made.followed = tracer.followed(made)
     current_span.set(made)
