@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import gc
 import hashlib
 import os
+import re
 import subprocess
 import sys
-import unittest
-import warnings
-from importlib import metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import Iterator, NamedTuple, NoReturn
 
@@ -90,13 +88,33 @@ def requirement_lines(path: Path) -> Iterator[str]:
             yield line
 
 
-def is_installed(requirement: str) -> bool:
-    """Whether this interpreter has just what `name==version` asks for; False for other forms."""
-    name, _, version = requirement.partition('==')
-    try:
-        return metadata.version(name) == version
-    except metadata.PackageNotFoundError:
-        return False
+def normalised(name: str) -> str:
+    """The name of a package as all of its spellings have it (PyPA, "Names and normalization")."""
+    return re.sub('[-_.]+', '-', name).lower()
+
+
+def installed_versions() -> dict[str, str]:
+    """The packages that this interpreter has, by the names of the folders that describe them.
+
+    importlib.metadata knows too, but importing it takes as long as all else that serve does here.
+    """
+    versions: dict[str, str] = {}
+    for place in sys.path:
+        with suppress(OSError):  # an archive, or a folder that is not there
+            for entry in os.listdir(place):
+                folder, kind = os.path.splitext(entry)
+                if kind in ('.dist-info', '.egg-info'):
+                    name, version = f'{folder}-'.split('-')[:2]
+                    versions.setdefault(normalised(name), version)
+    return versions
+
+
+def has_installed(requirements: Path) -> bool:
+    """Whether this interpreter has just what is asked for; False for all forms but name==version.
+    """
+    pins = [line.partition('==') for line in requirement_lines(requirements) if line[0] != '-']
+    versions = installed_versions()
+    return all(versions.get(normalised(name)) == version for name, _, version in pins)
 
 
 def set_up_step(failure: str, lock: int, *command: str | Path) -> None:
@@ -152,8 +170,7 @@ def python_with(requirements: Path, env: Environment = ENV) -> str:
     ready = env.is_ready()
     if ready and Path(sys.prefix).resolve() == env.folder:
         return sys.executable
-    pins = (line for line in requirement_lines(requirements) if not line.startswith('-'))
-    if all(map(is_installed, pins)):
+    if has_installed(requirements):
         return sys.executable
     if not ready:
         set_up(env)
@@ -168,65 +185,11 @@ def become(python: str, module: str, args: list[str]) -> NoReturn:
               {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path)})
 
 
-class Result(unittest.TextTestResult):
-    """Counts the tests that passed, and the errors that Python could only print.
-
-    A destructor cannot raise: that a file was left open or a coroutine never awaited gets no
-    further than sys.unraisablehook, even where warnings are errors.
-    """
-
-    passed = 0
-    unraised = 0
-
-    def addSuccess(self, test: unittest.TestCase) -> None:
-        self.passed += 1
-        super().addSuccess(test)
-
-    def count_unraised(self, seen: sys.UnraisableHookArgs) -> None:
-        self.unraised += 1
-        sys.__unraisablehook__(seen)
-
-    def startTestRun(self) -> None:
-        sys.unraisablehook = self.count_unraised
-
-    def stopTestRun(self) -> None:
-        gc.collect()
-        sys.unraisablehook = sys.__unraisablehook__
-
-
-def conclude(result: Result, no_skips: bool) -> int:
-    """Prints how many passed and failed, as the last line; returns the exit status."""
-    if result.unraised:
-        say(f'{result.unraised} failed outside of a test: see "Exception ignored" above')
-    passed = result.passed + len(result.expectedFailures)
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    failed += result.unraised
-    if no_skips:
-        for case, reason in result.skipped:
-            say(f'{case.id()} was skipped: {reason}')
-        failed += len(result.skipped)
-    skipped = f', {len(result.skipped)} skipped' if result.skipped else ''
-    print(f'{passed} passed, {failed} failed{skipped}', flush=True)
-    return 1 if failed else 0
-
-
 def test(options: argparse.Namespace) -> int:
     """Runs tests/**/*_test.py in this process, with warnings as errors."""
+    from tests import runner  # not above: nothing else needs unittest, which takes long to import
     folder = 'tests' if options.suite == 'all' else f'tests/{options.suite}'
-    suite = unittest.TestSuite()
-    if Path(folder).is_dir():
-        with warnings.catch_warnings(action='error'):  # the runner's own filter misses the imports
-            suite = unittest.defaultTestLoader.discover(folder, '*_test.py', str(ROOT))
-    if not suite.countTestCases():
-        say(f'no test was found in {folder}')
-        return 1
-    result = unittest.TextTestRunner(
-        verbosity=2 if options.verbose else 1,
-        warnings='error',
-        resultclass=Result,  # type: ignore[arg-type]  # typeshed makes the stream's type invariant
-    ).run(suite)
-    assert isinstance(result, Result)
-    return conclude(result, options.no_skips)
+    return runner.run(ROOT / folder, ROOT, options.verbose, options.no_skips, say)
 
 
 def call(*module: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RUN_PY = ROOT / 'run.py'
+RUNNER = ROOT / 'tests' / 'runner.py'
 SETUP_CFG = ROOT / 'setup.cfg'
 
 # What the pretend service and the pretend benchmark do: they say how they were started.
@@ -99,6 +100,8 @@ class Project:
     def create(cls, folder: Path) -> 'Project':
         project = cls(folder)
         project.write('run.py', RUN_PY.read_text())
+        project.write('tests/__init__.py', '')
+        project.write('tests/runner.py', RUNNER.read_text())
         project.write('addrservice/__main__.py', SERVICE)
         project.write('addrservice/__init__.py', '')
         project.write('requirements.txt', '-r deploy/requirements.txt  # nested\n')
@@ -126,7 +129,6 @@ class Project:
 
     def write_test(self, suite: str, text: str) -> None:
         """Makes the text the one test module of the suite."""
-        self.write('tests/__init__.py', '')
         self.write(f'tests/{suite}/__init__.py', '')
         self.write(f'tests/{suite}/some_test.py', text)
 
@@ -178,6 +180,11 @@ class RunTestCase(unittest.TestCase):
 
     def project(self) -> Project:
         return Project.create(self.folder / 'project')
+
+    def hide_ensurepip(self, project: Project) -> str:
+        """A PYTHONPATH on which ensurepip cannot be imported, as if it were not installed."""
+        project.write('hidden/ensurepip.py', 'raise ImportError("No module named ensurepip")')
+        return str(project.folder / 'hidden')
 
     def said(self, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
         """What the service said of itself, when it was started as it should."""
@@ -233,11 +240,6 @@ class SetUpTest(RunTestCase):
     ) -> None:
         said = self.said(done)
         self.assertEqual((str(project.env), [dummy]), (said['prefix'], said['dummies']))
-
-    def hide_ensurepip(self, project: Project) -> str:
-        """A PYTHONPATH on which ensurepip cannot be imported, as if it were not installed."""
-        project.write('hidden/ensurepip.py', 'raise ImportError("No module named ensurepip")')
-        return str(project.folder / 'hidden')
 
     def test_the_first_run_sets_up_env_and_starts_the_service_in_it(self) -> None:
         """A first run says in one line what it does, and passes all arguments on."""
@@ -360,6 +362,40 @@ class SetUpTest(RunTestCase):
         self.assertEqual(['1.0'], self.said(project.run('serve', python=python))['dummies'])
         hidden = self.hide_ensurepip(project)
         self.assert_refused(project.run('test', python=python, PYTHONPATH=hidden), 'ensurepip')
+
+
+class InstalledTest(RunTestCase):
+    """What the interpreter has, besides its own, in folders of PYTHONPATH."""
+
+    def serve(self, *descriptions: str) -> tuple[Project, subprocess.CompletedProcess[str]]:
+        """Where these describe packages, each in a folder of its own; ./env cannot be made."""
+        project = self.project()
+        project.write('deploy/requirements.txt', 'a-dummy==1.0\n')
+        for place, name in enumerate(descriptions):
+            project.write(f'{place}/{name}/METADATA', '')
+        places = [*(str(project.folder / str(place)) for place in range(len(descriptions))),
+                  str(project.folder / 'nowhere'), self.hide_ensurepip(project)]
+        return project, project.run('serve', PYTHONPATH=os.pathsep.join(places))
+
+    def test_a_package_is_found_in_whatever_spelling(self) -> None:
+        """As installers of today write the name, and those of yesterday and of Debian."""
+        for name in ('a_dummy-1.0.dist-info', 'A.Dummy-1.0.dist-info', 'a_dummy-1.0.egg-info',
+                     'a_dummy-1.0-py3.11.egg-info'):
+            with self.subTest(name=name):
+                project, done = self.serve(name)
+                self.assertEqual(sys.prefix, self.said(done)['prefix'])
+                self.assertFalse(project.env.exists())
+                shutil.rmtree(project.folder)
+
+    def test_another_version_or_package_is_not_enough(self) -> None:
+        """Nor the right version behind a wrong one, which is what would be imported."""
+        for names in (['a_dummy-2.0.dist-info', 'a_dummy-1.0.dist-info'],
+                      ['a_dummy-1.0.post1.dist-info'], ['a_dummy.dist-info'],
+                      ['dummy-1.0.dist-info'], ['a_dummy-1.0']):
+            with self.subTest(names=names):
+                project, done = self.serve(*names)
+                self.assert_refused(done, 'ensurepip')
+                shutil.rmtree(project.folder)
 
 
 class SetUpOffTestCase(RunTestCase):
