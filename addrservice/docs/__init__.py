@@ -5,7 +5,6 @@ import gzip
 import hashlib
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +26,7 @@ def _ours() -> Path:
 
 def _swagger_ui() -> Path:
     """Where a package of another purpose, but kept up to date, has it; it is not imported."""
+    from importlib.metadata import distribution  # which would take 3 % of the start
     return Path(str(distribution('mkdocs-swagger-ui-tag').locate_file(
         'mkdocs_swagger_ui_tag/swagger-ui')))
 
