@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,7 +22,7 @@ from addrservice.collectors.opentelemetry.export import Account
 from addrservice.errors import StoreUnavailableError, UnknownNicknameError
 from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
 from tests.otlp import Receiver, closed_url
-from tests.support import wait_until
+from tests.support import ROOT, wait_until
 
 PATH: Final = 'addrservice.collectors.opentelemetry.OpenTelemetryCollector'
 LOGGER: Final = 'addrservice.opentelemetry'
@@ -332,6 +334,18 @@ class SettingsTest(TracesTestCase):
         leave(collector, enter(collector, 'read', span, 'store'))
         self.assertEqual((None, None), (span.trace_id, span.traceresponse))
         self.assertIsNone(collector.stop())
+
+    def test_a_disabled_sdk_imports_nothing_that_sends(self) -> None:
+        """As in the container image, until somebody says where to send."""
+        code = ('import sys; from addrservice.tracing import create_collector\n'
+                f'create_collector({PATH!r}, {{}}).start()\n'
+                'print(*{"requests", "google.protobuf"} & sys.modules.keys())')
+        for disabled, imported in (('true', set()), ('false', {'requests', 'google.protobuf'})):
+            with self.subTest(disabled=disabled):
+                done = subprocess.run(
+                    [sys.executable, '-c', code], cwd=ROOT, text=True, capture_output=True,
+                    timeout=60, check=True, env={**os.environ, 'OTEL_SDK_DISABLED': disabled})
+                self.assertEqual(imported, set(done.stdout.split()))
 
     def test_bad_settings_are_refused_and_secrets_not_repeated(self) -> None:
         with tempfile.NamedTemporaryFile('w') as file:

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.environment_variables import (
@@ -28,14 +28,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from addrservice import LOGGER_NAME, __version__
 from addrservice.collectors.opentelemetry import settings
-from addrservice.collectors.opentelemetry.export import (
-    Account, BoundedProcessor, CountingExporter, let_sdk_speak, silence_sdk,
-)
 from addrservice.errors import (
     AccessError, InvalidInputError, KeyReusedError, NicknameTakenError, PreconditionFailedError,
     TooManyRequestsError, UnknownNicknameError,
 )
 from addrservice.tracing import INNER_KINDS, AbstractTraceCollector, Kind, Span
+
+if TYPE_CHECKING:
+    from addrservice.collectors.opentelemetry.export import WayOut
 
 STOP_DEADLINE: Final = 2.0  # seconds
 
@@ -104,12 +104,9 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         headers_file: str | None = None,
     ) -> None:
         rate = settings.share(sampling)
-        self._queue_settings = _queue_settings()
-        self._account = Account(self._queue_settings['max_queue_size'],
-                                logging.getLogger(f'{LOGGER_NAME}.opentelemetry'))
-        self._exporter = CountingExporter(
-            self._account, settings.endpoint(endpoint), settings.seconds(timeout),
-            settings.headers(headers_file))
+        destination = (settings.endpoint(endpoint), settings.seconds(timeout),
+                       settings.headers(headers_file))
+        queue = _queue_settings()
         self._ids = _Ids()
         self._provider = TracerProvider(
             sampler=None if rate is None else ParentBasedTraceIdRatio(rate),
@@ -118,16 +115,19 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         # The sampler of the environment is asked each time.
         self._bound = TraceIdRatioBased.get_bound_for_rate(1.0 if rate is None else rate)
         self._tracer = self._provider.get_tracer(LOGGER_NAME, __version__)
-        self._is_disabled = isinstance(self._tracer, NoOpTracer)  # OTEL_SDK_DISABLED
         self._propagator = TraceContextTextMapPropagator()
         self._open: dict[Span, _Open] = {}
+        self._way_out: WayOut | None = None
+        if not isinstance(self._tracer, NoOpTracer):  # OTEL_SDK_DISABLED
+            # What sends takes as long to import as all else that is the SDK's, and as much memory.
+            from addrservice.collectors.opentelemetry.export import WayOut
+            self._way_out = WayOut(
+                queue, logging.getLogger(f'{LOGGER_NAME}.opentelemetry'), *destination)
 
     def start(self) -> None:
         """Begins to send."""
-        if not self._is_disabled:
-            silence_sdk()
-            self._provider.add_span_processor(
-                BoundedProcessor(self._account, self._exporter, **self._queue_settings))
+        if self._way_out is not None:
+            self._way_out.open(self._provider)
 
     def enter(self, span: Span) -> None:
         """A trace begins, or one that is kept goes on."""
@@ -140,7 +140,7 @@ class OpenTelemetryCollector(AbstractTraceCollector):
             self._open[span] = _Open(made, above.offset)
 
     def _begin(self, span: Span) -> None:
-        if self._is_disabled:
+        if self._way_out is None:
             return
         if 'traceparent' not in span.carrier:
             drawn = self._ids.generate_trace_id()
@@ -179,14 +179,13 @@ class OpenTelemetryCollector(AbstractTraceCollector):
 
     def stop(self) -> str | None:
         """Sends what waits, for two seconds at the most, and says what became of all."""
-        ending = threading.Thread(target=self._end, daemon=True, name='end of traces')
+        if self._way_out is None:
+            return None
+        ending = threading.Thread(
+            target=self._way_out.close, args=[self._provider], daemon=True, name='end of traces')
         ending.start()
         ending.join(STOP_DEADLINE)
-        return self._account.report()
-
-    def _end(self) -> None:
-        self._provider.shutdown()
-        let_sdk_speak()
+        return self._way_out.report()
 
 
 def _tell(span: Span, trace_id: int, span_id: int, flags: int) -> None:

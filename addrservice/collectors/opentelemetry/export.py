@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
 REPORT_INTERVAL: Final = 60.0  # seconds
@@ -152,13 +152,13 @@ def _root_cause(error: BaseException) -> str:
     return str(getattr(error, 'strerror', None) or type(error).__name__)
 
 
-def silence_sdk() -> None:
+def _silence_sdk() -> None:
     """Keeps the SDK from a log line per failed export and per odd request."""
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_refuse)
 
 
-def let_sdk_speak() -> None:
+def _let_sdk_speak() -> None:
     """Undoes that."""
     for name in _TALKATIVE:
         logging.getLogger(name).removeFilter(_refuse)
@@ -166,3 +166,41 @@ def let_sdk_speak() -> None:
 
 def _refuse(record: logging.LogRecord) -> bool:
     return False
+
+
+class WayOut:
+    """Sends the spans of a provider, from its opening to its closing.
+
+    :param queue: settings of the SDK's ``BatchSpanProcessor``
+    :param endpoint: URL to send to; this and the next two are the SDK's where they are None
+    :param timeout: seconds in which an export has to be taken
+    :param headers: header fields to send along
+    :raises ValueError: the SDK refuses what its environment variables say
+    """
+
+    def __init__(
+        self,
+        queue: Mapping[str, int],
+        logger: logging.Logger,
+        endpoint: str | None,
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self._queue = queue
+        self._account = Account(queue['max_queue_size'], logger)
+        self._exporter = CountingExporter(self._account, endpoint, timeout, headers)
+
+    def open(self, provider: TracerProvider) -> None:
+        """Begins to send."""
+        _silence_sdk()
+        provider.add_span_processor(
+            BoundedProcessor(self._account, self._exporter, **self._queue))
+
+    def close(self, provider: TracerProvider) -> None:
+        """Sends what waits, however long that takes."""
+        provider.shutdown()
+        _let_sdk_speak()
+
+    def report(self) -> str | None:
+        """How it ended; what waits still is lost. None where there was nothing."""
+        return self._account.report()
