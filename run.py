@@ -186,10 +186,10 @@ def become(python: str, module: str, args: list[str]) -> NoReturn:
 
 
 def test(options: argparse.Namespace) -> int:
-    """Runs tests/**/*_test.py in this process, with warnings as errors."""
+    """Runs tests/**/*_test.py, with warnings as errors."""
     from tests import runner  # not above: nothing else needs unittest, which takes long to import
     folder = 'tests' if options.suite == 'all' else f'tests/{options.suite}'
-    return runner.run(ROOT / folder, ROOT, options.verbose, options.no_skips, say)
+    return runner.run(ROOT / folder, options.verbose, options.no_skips, say)
 
 
 def call(*module: str) -> int:

@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import coverage
 import msgspec
 import yaml
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -35,6 +34,7 @@ from addrservice.http_server.connection import HTTPToolsConnection
 from addrservice.http_server.tornado_server import TornadoConnection
 from addrservice.routing import RoutedApplication
 from addrservice.service import AddressBookService
+from tests import measuring
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ADDRESSES: Final = ROOT / 'tests' / 'data' / 'addresses'
@@ -206,18 +206,12 @@ class ServerProcess:
         self._errors = Path(self._folder.name, 'stderr')  # a pipe that nobody reads would fill up
         with self._errors.open('wb') as errors:
             self.process = subprocess.Popen(
-                [*wrapper, sys.executable, *self._coverage_run(), *program, *arguments],
+                [*wrapper, sys.executable, *measuring.command(self._measured),
+                 *program, *arguments],
                 cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                 text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'TMPDIR': self._folder.name})
         self.stdout = ''
         self.stderr = ''
-
-    def _coverage_run(self) -> list[str]:
-        if coverage.Coverage.current() is None:
-            return []
-        return ['-m', 'coverage', 'run', '--branch', '--parallel-mode',
-                f'--source={ROOT / "addrservice"}',
-                f'--rcfile={ROOT / "setup.cfg"}', f'--data-file={self._measured}']
 
     def wait_for_port(self) -> int:
         """The port that the start line names."""
@@ -234,7 +228,7 @@ class ServerProcess:
         """The exit status."""
         self.stdout, _ = self.process.communicate(timeout=DEADLINE)
         self.stderr = self.errors_so_far()
-        self._add_coverage()
+        measuring.add(self._measured)
         self._folder.cleanup()
         return self.process.returncode
 
@@ -272,15 +266,6 @@ class ServerProcess:
         """The memory it occupies."""
         pages = Path(f'/proc/{self.process.pid}/statm').read_text(encoding='ascii').split()[1]
         return int(pages) * os.sysconf('SC_PAGE_SIZE')
-
-    def _add_coverage(self) -> None:
-        measurement = coverage.Coverage.current()
-        if measurement is not None:
-            for file in self._measured.parent.glob(f'{self._measured.name}.*'):  # one a process
-                data = coverage.CoverageData(str(file))
-                data.read()
-                measurement.get_data().update(data)
-                data.close()
 
 
 @contextmanager

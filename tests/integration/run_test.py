@@ -13,9 +13,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tests.runner import processors
+
 ROOT = Path(__file__).parents[2]
 RUN_PY = ROOT / 'run.py'
-RUNNER = ROOT / 'tests' / 'runner.py'
+OWN_FILES = 'run.py', 'tests/__init__.py', 'tests/measuring.py', 'tests/runner.py'
 SETUP_CFG = ROOT / 'setup.cfg'
 
 # What the pretend service and the pretend benchmark do: they say how they were started.
@@ -73,6 +75,33 @@ class Case(unittest.TestCase):
     def test_file(self): open(__file__)
 """
 
+# Two modules that look for each other, which takes two processes; each waits as long as it has to.
+SOCIABLE = """
+import pathlib, select, time, unittest
+class Case(unittest.TestCase):
+    def test_each_meets_the_other(self):
+        folder = pathlib.Path(__file__).parent
+        (folder / __name__).touch()
+        end = time.monotonic() + 30
+        while len(list(folder.glob('tests.unit.*'))) < 2:
+            self.assertLess(time.monotonic(), end)
+            select.select([], [], [], 0.01)
+"""
+
+FATAL = """
+import os, unittest
+class Case(unittest.TestCase):
+    def test_end(self): os._exit(3)
+"""
+
+ENDLESS = """
+import os, time, unittest
+class Case(unittest.TestCase):
+    def test_for_ever(self):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+"""
+
 FORGETFUL = """
 import asyncio, unittest
 class Case(unittest.TestCase):
@@ -99,9 +128,8 @@ class Project:
     @classmethod
     def create(cls, folder: Path) -> 'Project':
         project = cls(folder)
-        project.write('run.py', RUN_PY.read_text())
-        project.write('tests/__init__.py', '')
-        project.write('tests/runner.py', RUNNER.read_text())
+        for path in OWN_FILES:
+            project.write(path, (ROOT / path).read_text())
         project.write('addrservice/__main__.py', SERVICE)
         project.write('addrservice/__init__.py', '')
         project.write('requirements.txt', '-r deploy/requirements.txt  # nested\n')
@@ -127,10 +155,10 @@ class Project:
         self.write('bench/requirements.lock',
                    '--no-index\n--find-links wheels\n-r ../deploy/requirements.txt\n')
 
-    def write_test(self, suite: str, text: str) -> None:
-        """Makes the text the one test module of the suite."""
+    def write_test(self, suite: str, text: str, name: str = 'some') -> None:
+        """Makes the text the one test module of the suite that has this name."""
         self.write(f'tests/{suite}/__init__.py', '')
-        self.write(f'tests/{suite}/some_test.py', text)
+        self.write(f'tests/{suite}/{name}_test.py', text)
 
     def require_dummy(self, version: str) -> None:
         self.write('deploy/requirements.txt', f'# needed\ndummy=={version}  # for the test\n')
@@ -512,6 +540,44 @@ class CommandTest(SetUpOffTestCase):
             with self.subTest(module=module):
                 self.checkout.write_test('unit', module)
                 self.assert_outcome(self.run_py('test'), 1, '1 passed, 1 failed')
+
+    @unittest.skipIf(processors() == 1, 'there is one processor')
+    def test_modules_are_run_at_the_same_time(self) -> None:
+        """As many as there are processors; all are counted."""
+        for name in ('some', 'other'):
+            self.checkout.write_test('unit', SOCIABLE, name)
+        self.assert_outcome(self.run_py('test'), 0, '2 passed, 0 failed')
+
+    def test_a_module_that_ends_its_process_fails_and_the_others_are_run(self) -> None:
+        """Whichever process they are given to."""
+        for name in ('a', 'c', 'd'):
+            self.checkout.write_test('unit', PASSING, name)
+        self.checkout.write_test('unit', FATAL, 'b')
+        done = self.run_py('test')
+        self.assert_outcome(done, 1, '6 passed, 1 failed')
+        self.assertIn('tests.unit.b_test:\nits process has ended with status 3', done.stderr)
+
+    def test_a_process_that_fails_after_its_last_module_fails_the_run(self) -> None:
+        """That all tests have passed is not enough."""
+        self.checkout.write_test(
+            'unit', 'import atexit, os\natexit.register(os._exit, 3)' + PASSING)
+        done = self.run_py('test')
+        self.assertEqual(2, done.returncode)
+        self.assertIn('a process of the tests has ended with status 3', done.stderr)
+
+    def test_an_interrupt_ends_all_processes(self) -> None:
+        """Ctrl-C leaves one line and no process, although only run.py is sent the signal."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # see SetUpTest
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        self.checkout.write_test('unit', ENDLESS)
+        with self.checkout.start('test', ADDRSERVICE_SETUP='off') as process:
+            assert process.stdout and process.stderr
+            pid = int(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+        self.assertEqual((130, 'run.py: interrupted\n'), (process.returncode, rest))
+        with self.assertRaises(ProcessLookupError):
+            os.kill(pid, 0)
 
     def test_lint_returns_the_status_of_what_it_ran(self) -> None:
         """0 for clean code, 1 once a file breaks a rule."""
