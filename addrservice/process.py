@@ -2,34 +2,28 @@
 
 import argparse
 import asyncio
-import faulthandler
 import gc
 import logging
-import logging.config
 import os
 import signal
-import ssl
 from contextlib import AsyncExitStack, suppress
-from ipaddress import ip_address
-from pathlib import Path
-from socket import AF_UNIX, socket
 from typing import Final
 
-from tornado.netutil import bind_sockets
-
-from addrservice import LOGGER_NAME, systemd, tls
+from addrservice import LOGGER_NAME, systemd
 from addrservice.app import (
     make_addrservice_app, make_operator_application, make_overflow_application,
 )
-from addrservice.auth import create_authenticator
 from addrservice.config import Settings
-from addrservice.errors import ConfigError, StartError
-from addrservice.gate import Gate
-from addrservice.http_server import BACKLOG, AbstractHTTPServer, make_server
+from addrservice.errors import ConfigError
+from addrservice.http_server import AbstractHTTPServer, make_server
+from addrservice.listening import Listeners, listen, place, print_start_line
+from addrservice.preparation import (
+    configure_logging, create_collectors, create_gate, make_tls_context,
+)
 from addrservice.profiling import SamplingProfiler
 from addrservice.service import AddressBookService
-from addrservice.tracing import AbstractTraceCollector, collecting, create_collector
-from addrservice.workers import Listeners, WorkerLink
+from addrservice.tracing import collecting
+from addrservice.workers import WorkerLink
 
 # Objects made before the young ones are looked through, and how often that is before older ones are
 # (gc.set_threshold): a connection is some 60 objects, a request in flight some 200.
@@ -119,7 +113,7 @@ class Process:
             print_start_line(self._settings, listeners)
             systemd.notify('READY=1')
         for listener in listeners.http:
-            self._logger.info('listening on %s', _place(listener, with_address=True))
+            self._logger.info('listening on %s', place(listener, with_address=True))
 
     async def _give_signs_of_life(self, stop: 'Stop') -> None:
         """Tells the supervisor, or systemd, that the event loop turns; drains if there is none."""
@@ -217,95 +211,3 @@ def calm_garbage_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def configure_logging(settings: Settings, config: Path) -> None:
-    """Sets up logging, and the stacks of all threads on standard error for SIGABRT.
-
-    :raises ConfigError: the section cannot be used
-    """
-    faulthandler.enable()
-    try:
-        logging.config.dictConfig(settings.logging)
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
-        reason = f'{error}: {error.__cause__}' if error.__cause__ else error
-        raise ConfigError(f'{config}: logging: {reason}') from error
-
-
-def create_collectors(settings: Settings, config: Path) -> list[AbstractTraceCollector]:
-    """The collectors that the configuration names.
-
-    :raises ConfigError: one cannot be made
-    """
-    try:
-        return [create_collector(path, values) for path, values in settings.tracing.items()]
-    except ValueError as error:
-        raise ConfigError(f'{config}: tracing: {error}') from error
-
-
-def create_gate(settings: Settings, config: Path) -> Gate:
-    """What lets requests in.
-
-    :raises ConfigError: the authenticator cannot be made
-    """
-    try:
-        return Gate(settings.service, create_authenticator(settings.auth))
-    except ValueError as error:
-        raise ConfigError(f'{config}: auth: {error}') from error
-
-
-def make_tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """What it takes to speak HTTPS; None where HTTP is spoken.
-
-    :raises ConfigError: a file cannot be used
-    """
-    return None if settings.service.tls is None else tls.make_context(settings.service.tls)
-
-
-def listen(settings: Settings, options: argparse.Namespace) -> Listeners:
-    """Listens on what systemd has opened, or else on what the configuration has.
-
-    :raises StartError: a port is taken, or everybody would be let in
-    """
-    inherited = systemd.inherited_sockets()
-    limits = settings.service
-    http = inherited.get('http') or _bind(options.address or limits.address, options.port)
-    metrics = inherited.get('metrics', [])
-    if not metrics and limits.metrics_port is not None:
-        metrics = _bind(limits.metrics_address, limits.metrics_port)
-    if settings.auth is None:
-        _check_loopback(http)
-    return Listeners(http, metrics)
-
-
-def _bind(address: str, port: int) -> list[socket]:
-    try:
-        return bind_sockets(port, address, backlog=BACKLOG)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one of a host
-        reason = getattr(error, 'strerror', error)
-        raise StartError(f'cannot listen on {address} port {port}: {reason}') from error
-
-
-def _check_loopback(sockets: list[socket]) -> None:
-    """Refuses an address that others can reach, unless somebody has said that all may come in."""
-    for listener in sockets:
-        if listener.family != AF_UNIX:
-            address = listener.getsockname()[0]
-            if not ip_address(address.partition('%')[0]).is_loopback:
-                raise StartError(f'listening on {address} would let everybody in: configure '
-                                 '`auth`, or say `auth: none`')
-
-
-def print_start_line(settings: Settings, listeners: Listeners) -> None:
-    """Tells who has started the service where it listens."""
-    for name, sockets in (('', listeners.http), (' metrics', listeners.metrics)):
-        for listener in sockets[:1]:
-            print(f'Starting {settings.service.name}{name} on {_place(listener)} ...', flush=True)
-
-
-def _place(listener: socket, with_address: bool = False) -> str:
-    """Where a socket listens, in words."""
-    if listener.family == AF_UNIX:
-        return str(listener.getsockname())
-    address, port = listener.getsockname()[:2]
-    return f'{address} port {port}' if with_address else f'port {port}'

@@ -18,9 +18,8 @@ import msgspec
 from addrservice import LOGGER_NAME
 from addrservice.config import LOCAL_CONFIG, Settings, parse_settings, read_config
 from addrservice.errors import ConfigError, StartError
-from addrservice.process import (
-    Process, configure_logging, create_gate, listen, make_tls_context, print_start_line,
-)
+from addrservice.listening import listen, print_start_line
+from addrservice.preparation import configure_logging, create_gate, make_tls_context
 from addrservice.supervisor import supervise
 from addrservice.workers import Configuration, WorkerLink, own_command
 
@@ -99,6 +98,7 @@ def serve(options: argparse.Namespace) -> int:
     settings = parse_settings(text, options.config)
     if link is None and _count_processes(settings, options) > 1:
         return _serve_with_workers(settings, options)
+    from addrservice.process import Process  # and all of the web, which a supervisor never needs
     with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
         runner.run(Process(settings, options, link).run())
     return 0

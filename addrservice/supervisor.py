@@ -14,7 +14,8 @@ from typing import Final
 
 from addrservice import systemd
 from addrservice.errors import StartError
-from addrservice.workers import Configuration, Launch, Listeners, Worker
+from addrservice.listening import Listeners
+from addrservice.workers import Configuration, Launch, Worker
 
 # A worker that ends sooner after it was ready lets the next one wait, twice as long each time.
 SHORT_LIFE: Final = 1.0  # seconds

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from addrservice.config import ServiceSettings
+from addrservice.listening import Listeners
 
 _VARIABLE: Final = 'ADDRSERVICE_WORKER'
 
@@ -35,18 +36,6 @@ _START_DEADLINE: Final = 60.0  # seconds to the first sign of life: imports on a
 _END_MARGIN: Final = 5.0  # seconds to stop what there is to stop, once drained
 _LAST_WORDS: Final = 1.0  # seconds to print a stack, or to be gone once the pipe is closed
 _REAPING: Final = 0.005  # seconds between two looks at whether a process has ended
-
-
-class Listeners(NamedTuple):
-    """The sockets that a service listens on, by what they are for."""
-
-    http: list[socket.socket]
-    metrics: list[socket.socket]
-
-    def close(self) -> None:
-        """Closes them here; a process that has inherited them goes on listening."""
-        for listener in [*self.http, *self.metrics]:
-            listener.close()
 
 
 class Configuration(NamedTuple):

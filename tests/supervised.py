@@ -20,7 +20,8 @@ from typing import Final
 from addrservice.config import ServiceSettings
 from addrservice.errors import ConfigError
 from addrservice.supervisor import supervise
-from addrservice.workers import Configuration, Listeners
+from addrservice.listening import Listeners
+from addrservice.workers import Configuration
 from tests.support import DEADLINE
 
 # Notes in a file what comes to it, a line each: what, and its process id.

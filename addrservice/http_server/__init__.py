@@ -8,10 +8,10 @@ a module of its own, which is imported where the configuration names it.
 import ssl
 
 from addrservice.config import ServiceSettings
-from addrservice.http_server.abstract import BACKLOG, AbstractHTTPServer
+from addrservice.http_server.abstract import AbstractHTTPServer
 from addrservice.routing import RoutedApplication
 
-__all__ = ['BACKLOG', 'AbstractHTTPServer', 'make_server']
+__all__ = ['AbstractHTTPServer', 'make_server']
 
 
 def make_server(

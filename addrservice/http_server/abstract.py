@@ -14,10 +14,8 @@ import orjson
 
 from addrservice.body_handler import MAX_DISCARDED
 from addrservice.config import ServiceSettings
+from addrservice.listening import BACKLOG
 from addrservice.routing import RequestDelegate, RoutedApplication
-
-# Connections that wait to be accepted: Tornado's 128 make a crowd of clients try again for seconds.
-BACKLOG: Final = 4096
 
 # Connections for each of which a further new one is taken in at once.
 SHARE: Final = 8

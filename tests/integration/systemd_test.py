@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from addrservice.config import AuthSettings, Settings, SQLSettings, load_settings
-from addrservice.http_server import BACKLOG
+from addrservice.listening import BACKLOG
 from addrservice.sql_connectors.sqlite import database_path
 from tests.container import is_possible, start_in_bubblewrap
 from tests.postgresql import free_port
