@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.runner import processors
+from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
 RUN_PY = ROOT / 'run.py'
@@ -140,12 +141,14 @@ class Project:
         return project
 
     def copy(self, folder: Path) -> 'Project':
-        shutil.copytree(self.folder, folder, symlinks=True)
+        """Another with the same files: all that writes one makes it anew."""
+        shutil.copytree(self.folder, folder, symlinks=True, copy_function=os.link)
         return Project(folder)
 
     def write(self, path: str, text: str) -> None:
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
         file.write_text(text)
 
     def write_benchmark(self) -> None:
@@ -219,55 +222,49 @@ class RunTestCase(unittest.TestCase):
         self.assertEqual(0, done.returncode, done.stderr)
         return dict(json.loads(done.stdout))
 
-    def assert_refused(self, done: subprocess.CompletedProcess[str], *words: str) -> None:
+    def assert_refused(
+        self, done: subprocess.CompletedProcess[str], *words: str, env: str = './env'
+    ) -> None:
         """Status 2, and one line that says why, after the line that announced the set-up."""
         self.assertEqual(2, done.returncode, done.stderr)
         announced, reason = done.stderr.splitlines()
-        self.assertIn('Setting up ./env', announced)
+        self.assertIn(f'Setting up {env} ', announced)
         for word in words:
             self.assertIn(word, reason)
+
+    def assert_makes_env(self, project: Project) -> None:
+        """That it would be made: it is tried, which here is all that takes no seconds."""
+        done = project.run('serve', PYTHONPATH=self.hide_ensurepip(project))
+        self.assert_refused(done, 'ensurepip')
 
 
 @unittest.skipUnless(importlib.util.find_spec('ensurepip'), 'this Python cannot make environments')
 class SetUpTest(RunTestCase):
     first: Project
     first_runs: list[subprocess.CompletedProcess[str]]
-    half_made: Project
-    half_made_run: subprocess.CompletedProcess[str]
     incomplete: Project
     incomplete_run: subprocess.CompletedProcess[str]
-    benched: Project
-    bench_run: subprocess.CompletedProcess[str]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Makes all at once what takes seconds to make: an environment for each of four projects.
-        """
+        """Makes what takes seconds to make: an environment, and most of another, at once."""
         temporary = tempfile.TemporaryDirectory(prefix='run-test-')
         cls.addClassCleanup(temporary.cleanup)
-        cls.first, cls.half_made, cls.incomplete, cls.benched = (
+        cls.first, cls.incomplete = (
             Project.create(Path(temporary.name).resolve() / name)
-            for name in ('first', 'half-made', 'incomplete', 'benched'))
-        cls.benched.write_benchmark()
-        cls.half_made.write('env/bin/python', 'not an interpreter')
-        with cls.half_made.start('serve') as killed:
-            assert killed.stderr
-            killed.stderr.readline()
-            killed.kill()
-        assert not cls.half_made.stamp.exists()
+            for name in ('first', 'incomplete'))
+        cls.first.write('env/old', '')
+        cls.incomplete.write_benchmark()
         cls.incomplete.require_dummy('3.0')
-        starting = [
-            *(cls.first.start('serve', '--port', str(port), '--help') for port in (1, 2)),
-            cls.half_made.start('serve'), cls.incomplete.start('serve'),
-            cls.benched.start('bench', '--quick')]
-        *cls.first_runs, cls.half_made_run, cls.incomplete_run, cls.bench_run = map(
-            ended, starting)
+        starting = [*(cls.first.start('serve', '--port', str(port), '--help') for port in (1, 2)),
+                    cls.incomplete.start('bench')]
+        *cls.first_runs, cls.incomplete_run = map(ended, starting)
 
     def assert_runs_in_own_env(
-        self, project: Project, done: subprocess.CompletedProcess[str], dummy: str = '1.0'
+        self, project: Project, done: subprocess.CompletedProcess[str]
     ) -> None:
         said = self.said(done)
-        self.assertEqual((str(project.env), [dummy]), (said['prefix'], said['dummies']))
+        self.assertEqual((str(project.env), ['1.0']), (said['prefix'], said['dummies']))
 
     def test_the_first_run_sets_up_env_and_starts_the_service_in_it(self) -> None:
         """A first run says in one line what it does, and passes all arguments on."""
@@ -276,6 +273,10 @@ class SetUpTest(RunTestCase):
         self.assertEqual(['--port', '1', '--help'], self.said(done)['args'])
         self.assertEqual(1, len(done.stderr.splitlines()), done.stderr)
 
+    def test_what_was_in_env_before_is_gone(self) -> None:
+        """Else what is no longer required would stay."""
+        self.assertFalse((self.first.env / 'old').exists())
+
     def test_two_first_runs_at_once_both_succeed(self) -> None:
         """The two of this class were started together; ./env was made once, and serves both."""
         for done in self.first_runs:
@@ -283,28 +284,24 @@ class SetUpTest(RunTestCase):
         one, other = [self.said(done)['made'] for done in self.first_runs]
         self.assertEqual(one, other)
 
-    def test_the_benchmark_runs_in_an_environment_of_its_own(self) -> None:
-        """It is set up as ./env is, which is neither made nor needed, and gets all arguments."""
-        said = self.said(self.bench_run)
-        self.assertEqual((str(self.benched.bench_env), ['1.0'], ['--quick']),
+    def test_the_benchmark_has_an_environment_of_its_own(self) -> None:
+        """It is set up as ./env is, which is neither made nor needed; what fails is one line."""
+        self.assert_refused(self.incomplete_run, 'cannot install bench/requirements.lock',
+                            'No matching distribution found for dummy==3.0', 'network',
+                            env='./bench/env')
+        self.assertFalse((self.incomplete.bench_env / '.stamp').exists())
+        self.assertFalse(self.incomplete.env.exists())
+
+    def test_a_benchmark_whose_environment_is_there_sets_nothing_up(self) -> None:
+        """It runs there and gets all arguments."""
+        project = self.first.copy(self.folder / 'project')
+        project.write_benchmark()
+        project.env.rename(project.bench_env)
+        done = project.run('bench', '--quick')
+        said = self.said(done)
+        self.assertEqual((str(project.bench_env), ['1.0'], ['--quick']),
                          (said['prefix'], said['dummies'], said['args']))
-        self.assertIn('Setting up ./bench/env', self.bench_run.stderr)
-        self.assertFalse(self.benched.env.exists())
-
-    def test_a_second_benchmark_sets_nothing_up(self) -> None:
-        """The environment is used again, until what it is to have has changed."""
-        done = self.benched.run('bench')
-        self.assertEqual(self.said(self.bench_run)['made'], self.said(done)['made'])
         self.assertEqual('', done.stderr)
-
-    def test_a_benchmark_that_cannot_be_set_up_is_told_in_one_line(self) -> None:
-        """The line names the environment of the benchmark, and its requirements."""
-        project = self.benched.copy(self.folder / 'project')
-        project.require_dummy('3.0')
-        done = project.run('bench')
-        self.assertEqual(2, done.returncode)
-        self.assertIn('cannot install bench/requirements.lock', done.stderr.splitlines()[-1])
-        self.assertFalse((project.bench_env / '.stamp').exists())
 
     def test_a_second_run_sets_nothing_up(self) -> None:
         """With nothing left to install from, a second run starts at once and in silence."""
@@ -324,16 +321,18 @@ class SetUpTest(RunTestCase):
 
     def test_a_half_made_env_is_made_again(self) -> None:
         """An ./env that a killed run left without its stamp is not trusted."""
-        self.assert_runs_in_own_env(self.half_made, self.half_made_run)
+        project = self.first.copy(self.folder / 'project')
+        project.require_dummy('2.0')
+        with project.start('serve') as killed:
+            wait_until(lambda: not project.stamp.exists())
+            os.killpg(killed.pid, signal.SIGKILL)
+        self.assert_makes_env(project)
 
     def test_changed_requirements_make_env_again(self) -> None:
-        """After a new pin the service runs with the new version, and nothing old stays."""
+        """After a new pin it is not what the stamp says any more."""
         project = self.first.copy(self.folder / 'project')
-        project.write('env/old', '')
-        project.write_wheel('2.0')
         project.require_dummy('2.0')
-        self.assert_runs_in_own_env(project, project.run('serve'), dummy='2.0')
-        self.assertFalse((project.env / 'old').exists())
+        self.assert_makes_env(project)
 
     def test_a_changed_comment_keeps_env(self) -> None:
         """What does not change what is asked for does not cost a new ./env."""
@@ -342,12 +341,6 @@ class SetUpTest(RunTestCase):
         done = project.run('serve')
         self.assert_runs_in_own_env(project, done)
         self.assertEqual('', done.stderr)
-
-    def test_a_missing_distribution_is_told_in_one_line(self) -> None:
-        """If pip cannot install, the line has its last error and points to the network."""
-        self.assert_refused(
-            self.incomplete_run, 'No matching distribution found for dummy==3.0', 'network')
-        self.assertFalse(self.incomplete.stamp.exists())
 
     def test_a_python_without_ensurepip_is_told_in_one_line(self) -> None:
         """Where Debian left ensurepip out, the line names the package to install."""
