@@ -20,10 +20,14 @@ _SCRIPT: Final = Path(__file__).parent / 'scripts' / 'requests.lua'
 # h2load begins all of its connections at once unless it makes them one by one, and each then keeps
 # its own time. Made at this pace, in this number, which is prime, they take turns evenly at each
 # rate that is a multiple of RATE_STEP.
-CLIENTS: Final = 101
-_PERIOD: Final = 0.01  # seconds between two new connections
-RATE_STEP: Final = 100  # requests per second
+CLIENTS: Final = 307
+_PERIOD: Final = 0.005  # seconds between two new connections
+RATE_STEP: Final = 200  # requests per second
 _RAMP: Final = CLIENTS * _PERIOD  # seconds until all are there
+
+# No timer of h2load is shorter than 10 ms. Connections that have more to do than once in that time
+# would all begin what they have at once (src/h2load.cc, rps_watcher).
+HIGHEST_RATE: Final = CLIENTS * 100 * 0.9  # requests per second
 
 _TIMER: Final = 3000  # microseconds that h2load's timers are early or late when all is well
 
@@ -98,7 +102,10 @@ def run_h2load(h2load: Tool, url: str, rate: float, seconds: float, log: Path) -
     :param rate: requests per second; rounded to ``RATE_STEP``
     :param seconds: that count, after the connections were made
     :param log: a file to write
+    :raises LoadError: the rate is higher than h2load can keep to evenly
     """
+    if rate > HIGHEST_RATE:
+        raise LoadError(f'h2load does not keep to {rate:.0f} requests per second')
     rate = max(RATE_STEP, round(rate / RATE_STEP) * RATE_STEP)
     log.unlink(missing_ok=True)  # h2load would add to it
     per_client = round(rate * (_RAMP + seconds) / CLIENTS)

@@ -24,7 +24,7 @@ from addrservice import ENTRY_SCHEMA
 from addrservice.addressbook_db import statements
 from bench import rightness
 from bench.entries import encoded
-from bench.peers import serving, stores, tornado_tutorial
+from bench.peers import bare_tornado, serving, stores, tornado_tutorial
 from bench.peers.tornado_tutorial import BaseHandler, BookHandler, EntryHandler
 from bench.servers import SERVICE, Server, Setup
 from tests.postgresql import ENVIRONMENT, dsn_of, new_role, shared_server
@@ -68,6 +68,15 @@ class FloorTest(unittest.TestCase):
             self.assertEqual((200, 'name'), (status, *json.loads(body)))
             self.assertAlmostEqual(len(encoded('usual')), len(body), delta=50)
             self.assertEqual((201, b''), server.ask('POST', '/addressbook', encoded('usual')))
+
+    def test_the_bare_protocol_answers_the_same_constant(self) -> None:
+        """Though the body of a request comes with the head of the next one."""
+        with (tempfile.TemporaryDirectory() as folder,
+              Server('bare_uvloop', Setup(), Path(folder)) as server):
+            status, body = server.ask('GET', '/addressbook/x')
+            self.assertEqual((200, bare_tornado.BODY), (status, body))
+            server.fill([encoded('usual')] * 50)
+            self.assertEqual(['/addressbook/x'] * 50, server.paths.read_text().split())
 
     def test_sqlite_alone_counts_what_it_commits(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

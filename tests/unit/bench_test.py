@@ -141,6 +141,11 @@ class H2loadTest(unittest.TestCase):
         starts = [2 * start for start in evenly(1000)]
         self.assertAlmostEqual(1 + 990, self.read(starts, seconds=1).percentiles[2], delta=110)
 
+    def test_a_rate_at_which_connections_would_begin_together_is_refused(self) -> None:
+        """They would all wait for each other, whatever the server does."""
+        with self.assertRaisesRegex(load.LoadError, '30000 requests'):
+            load.run_h2load(tools.Tool('h2load'), 'http://127.0.0.1:1', 30_000, 1, Path('log'))
+
     def test_answers_that_are_no_success_are_counted(self) -> None:
         """A request without an answer has the status -1."""
         text = (log_lines(evenly(10)) + log_lines([11_000], status=503)
