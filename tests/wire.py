@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import socket
+import struct
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -154,8 +155,19 @@ class Connection:
             except ConnectionResetError:
                 return True
 
+    def end(self) -> None:
+        """Sends no more."""
+        self._writer.write_eof()
+
+    async def rest(self) -> bytes:
+        """All that comes until the server ends the connection."""
+        async with asyncio.timeout(DEADLINE):
+            return await self._reader.read()
+
     def reset(self) -> None:
-        """Ends the connection as a client does that crashes."""
+        """Ends the connection as no client does that waits for an answer."""
+        self._writer.get_extra_info('socket').setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self._writer.transport.abort()
 
     async def close(self) -> None:

@@ -87,8 +87,12 @@ class AbstractConnection(ABC):
         """Has the next answer be the last, and say so."""
 
     @abstractmethod
-    def has_input(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a request has begun to come, or an answer has not gone out."""
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Ends the connection, which is not busy; at once where it is about to end already."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -252,8 +256,8 @@ class AbstractHTTPServer(ABC):
         latest = time.monotonic() - QUIET
         for connection in list(self.connections):
             since = connection.quiet_since
-            if since is not None and since < latest and not connection.has_input():
-                connection.abort()
+            if since is not None and since < latest and not connection.is_busy():
+                connection.let_go()
 
 
 def is_readable(sock: socket.socket) -> bool:
@@ -267,8 +271,11 @@ def is_writable(sock: socket.socket) -> bool:
 
 
 def _is_ready(sock: socket.socket, event: int) -> bool:
+    file = sock.fileno()
+    if file < 0:  # closed
+        return False
     poll = select.poll()
-    poll.register(sock.fileno(), event)
+    poll.register(file, event)
     return bool(poll.poll(0))
 
 

@@ -13,7 +13,7 @@ class HTTPToolsServer(AbstractHTTPServer):
     """Serves with asyncio's transports."""
 
     def _serve(self, sock: socket.socket, origin: Origin, excess: bool) -> None:
-        connection = HTTPToolsConnection(self, origin, excess)
+        connection = HTTPToolsConnection(self, sock, origin, excess)
         self.connections.add(connection)
         connection.arrival = self.loop.create_task(self._connect(connection, sock))
 

@@ -80,10 +80,13 @@ class TornadoConnection(AbstractConnection, HTTPServerConnectionDelegate):
     def end_with_answer(self) -> None:
         self._parameters.no_keep_alive = True
 
-    def has_input(self) -> bool:
+    def is_busy(self) -> bool:
         if self._stream._read_buffer_size:  # Tornado tells it in no other way
             return True
         return self._stream.closed() or is_readable(self._stream.socket)
+
+    def let_go(self) -> None:
+        self.abort()
 
     def abort(self) -> None:
         self._stream.close()

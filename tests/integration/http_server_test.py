@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from unittest import mock
 
 from addrservice.addressbook_db import InMemoryAddressBookDB
@@ -46,6 +47,7 @@ class UnfinishedWriteTest(HTTPTestCase):
 
     async def test_a_drain_waits_for_it_even_if_its_client_is_gone(self) -> None:
         client = await self.begin()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))  # a reset
         client.close()
         drain = asyncio.create_task(self.server.drain(DEADLINE))
         while self.server.connections:
@@ -150,7 +152,7 @@ class DrainTest(HTTPTestCase):
         nothing_in_sockets = mock.patch(
             'addrservice.http_server.abstract._is_ready', return_value=False)
         with mock.patch('addrservice.http_server.abstract.QUIET', -1), nothing_in_sockets:
-            while not any(each.has_input() for each in self.server.connections):
+            while not any(each.is_busy() for each in self.server.connections):
                 await asyncio.sleep(0)
             self.server._close_quiet_connections()
         client.sendall(REQUEST[10:])

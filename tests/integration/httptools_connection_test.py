@@ -4,20 +4,24 @@ import asyncio
 import gc
 import json
 import socket
+import struct
 import unittest
 import weakref
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from unittest import mock
+
+from tornado.web import RequestHandler
 
 from addrservice.addressbook_db import PAGE_SIZE
 from addrservice.base_handler import BaseRequestHandler
 from addrservice.config import Settings
+from addrservice.http_server.abstract import is_readable, is_writable
 from addrservice.http_server.connection import HTTPToolsConnection
 from addrservice.http_server.messages import PIECE
 from addrservice.routing import Route
-from tests.support import make_settings
-from tests.wire import SMALL, Connection, WireTestCase, chunked, post_head, request
+from tests.support import DEADLINE, make_settings, unsent
+from tests.wire import CHUNKED, SMALL, Connection, WireTestCase, chunked, post_head, request
 
 BURST: Final = 1000  # requests
 ENTRY: Final = {'name': 'Ada', 'addresses': [{
@@ -32,6 +36,21 @@ class HTTPToolsTestCase(WireTestCase):
         [connection] = self.server.connections
         assert isinstance(connection, HTTPToolsConnection)
         return connection
+
+    def talk(self, first: bytes, receive_buffer: int | None = None) -> socket.socket:
+        """A client that has sent something, and reads nothing unless it is told."""
+        client = socket.socket()
+        self.addCleanup(client.close)
+        client.settimeout(DEADLINE)
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(('127.0.0.1', self.port))
+        client.sendall(first)
+        return client
+
+    def rest(self, client: socket.socket) -> bytes:
+        """All that comes until the server ends the connection."""
+        return b''.join(iter(lambda: client.recv(100_000), b''))
 
     async def answers_in_turn(self, client: Connection, number: int) -> None:
         """Checks that the answers come in the order in which was asked."""
@@ -117,7 +136,7 @@ class UnreadTest(HTTPToolsTestCase):
     async def test_no_request_is_begun_before_the_last_answer_is_on_its_way(self) -> None:
         client = await self.connect(receive_buffer=4096)
         await client.send(request('GET', '/addressbook') * 50)
-        await self.until(lambda: self.server.connections and self.open()._paused)
+        await self.until(lambda: self.server.connections and self.open().is_full)
         for _ in range(100):
             await asyncio.sleep(0)
         self.assertLess(self.open()._requests, 10)
@@ -127,8 +146,8 @@ class UnreadTest(HTTPToolsTestCase):
     async def test_who_reads_late_gets_all_of_the_last_answer(self) -> None:
         client = await self.connect(receive_buffer=4096)
         await client.send(request('GET', '/addressbook', 'Connection: close') * 2)
-        await self.until(lambda: self.server.connections and self.open()._is_closing)
-        self.assertTrue(self.open().has_input())
+        await self.until(lambda: self.server.connections and self.open().is_ending)
+        self.assertTrue(self.open().is_busy())
         self.assertEqual(PAGE_SIZE, len(json.loads((await client.answer()).body)))
         self.assertTrue(await client.at_end())
 
@@ -137,6 +156,120 @@ class UnreadTest(HTTPToolsTestCase):
         await client.send(request('GET', '/addressbook', 'Connection: close'))
         await self.until(lambda: self.server.connections)
         await self.until_disconnected()
+
+    async def test_who_is_to_read_what_is_left_is_not_quiet(self) -> None:
+        client = self.talk(request('GET', '/addressbook'), receive_buffer=4096)
+        await self.until(lambda: self.server.connections and self.open().is_full)
+        while self.open().is_full:
+            await asyncio.to_thread(client.recv, 1000)
+        await self.until(lambda: self.open().quiet_since)
+        self.assertGreater(unsent(self.open()), 0)
+        self.assertTrue(self.open().is_busy())
+        client.shutdown(socket.SHUT_WR)
+        text = await asyncio.to_thread(self.rest, client)
+        self.assertTrue(text.endswith(b'}'))
+
+
+class HalfClosedTest(HTTPToolsTestCase):
+    """Clients that send no more, and wait for their answers.
+
+    Tornado's connections answer some of them.
+    """
+
+    async def all_of(self, data: bytes) -> bytes:
+        """What is answered to bytes and the end of them."""
+        client = await self.connect()
+        await client.send(data)
+        client.end()
+        answer = await client.rest()
+        await self.until_disconnected()
+        return answer
+
+    async def test_whole_requests_are_answered(self) -> None:
+        for number in (1, 3, BURST):
+            answer = await self.all_of(request('GET', '/healthz') * number)
+            self.assertEqual(number, answer.count(b'HTTP/1.1 200 OK'))
+        answer = await self.all_of(request('POST', '/addressbook', body=SMALL) * 3)
+        self.assertEqual(3, answer.count(b'HTTP/1.1 201 Created'))
+
+    async def test_answers_of_any_size_come_whole(self) -> None:
+        for _ in range(5 * PAGE_SIZE):
+            await self.store.create_address(ENTRY)
+        answer = await self.all_of(request('GET', '/addressbook') * 2)
+        self.assertEqual(2 * 5 * PAGE_SIZE, answer.count(b'"Ada"'))
+        self.assertTrue(answer.endswith(b'}\r\n0\r\n\r\n'))
+
+    async def test_what_is_not_whole_is_given_up(self) -> None:
+        whole = request('GET', '/healthz')
+        part = request('POST', '/addressbook', body=SMALL)[:-1]
+        for number in (0, 1, 3, BURST):
+            with self.subTest(number), self.logged() as lines:
+                answer = await self.all_of(whole * number + part)
+                self.assertEqual(number, answer.count(b'HTTP/1.1 '))
+                self.assertEqual([200] * number + [499], [
+                    line['status'] for line in lines.requests()])
+                self.assertEqual(number, (await self.all_of(whole * number + part[:9])).count(
+                    b'HTTP/1.1 '))
+
+    async def test_what_is_malformed_is_told_so(self) -> None:
+        answer = await self.all_of(request('GET', '/healthz') + b'\0\r\n')
+        self.assertIn(b'HTTP/1.1 400 ', answer)
+
+
+class EndTest(HTTPToolsTestCase):
+    """The ends of connections whose clients go on sending."""
+
+    async def assert_never_reset(self, client: socket.socket) -> bytes:
+        """Checks that all that a client sends is taken, and gives what it was told before."""
+        answer = await asyncio.to_thread(self.rest, client)
+        for _ in range(3):
+            await asyncio.to_thread(client.sendall, request('POST', '/addressbook', body=SMALL))
+        client.shutdown(socket.SHUT_WR)
+        await self.until_disconnected()
+        self.assertEqual({}, await self.store.read_all_addresses())
+        return answer
+
+    async def test_who_is_refused_may_send_what_it_likes(self) -> None:
+        for data in (b'\0\r\n\r\n' + bytes(100_000), CHUNKED + b'x' * 100_000,
+                     request('GET', '/healthz', 'Connection: close') * BURST):
+            with self.subTest(data[:20]):
+                answer = await self.assert_never_reset(self.talk(data))
+                self.assertIn(b'Connection: close', answer)
+
+    async def test_who_is_let_go_sees_an_end_and_no_reset(self) -> None:
+        client = self.talk(request('GET', '/healthz'))
+        await asyncio.to_thread(client.recv, 1000)
+        await self.until(lambda: not self.open().is_busy())
+        self.open().let_go()
+        self.assertEqual(b'', await self.assert_never_reset(client))
+
+    async def test_who_does_not_end_it_in_return_is_cut_off(self) -> None:
+        with mock.patch('addrservice.http_server.connection.LINGER', 0.1):
+            client = self.talk(b'\0\r\n\r\n')
+            await asyncio.to_thread(self.rest, client)
+            await self.until_disconnected()
+
+    async def test_who_is_let_go_twice_is_cut_off(self) -> None:
+        client = self.talk(b'')
+        await self.until(lambda: self.server.connections and not self.open().is_busy())
+        for _ in range(2):
+            self.open().let_go()
+        await self.until_disconnected()
+        self.assertEqual(b'', await asyncio.to_thread(self.rest, client))
+
+    async def test_a_client_that_resets_the_connection_as_it_ends_does_no_harm(self) -> None:
+        client = self.talk(request('GET', '/healthz'))
+        await asyncio.to_thread(client.recv, 1000)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        client.close()
+        self.open().let_go()
+        await self.until_disconnected()
+
+    async def test_a_connection_whose_socket_is_closed_already_is_not_busy(self) -> None:
+        """As it may be with TLS, some turns before the connection is told so."""
+        sock = socket.socket()
+        sock.close()
+        self.assertFalse(is_readable(sock) or is_writable(sock))
 
 
 class OddHandlerTest(HTTPToolsTestCase):
@@ -194,10 +327,40 @@ class OddHandlerTest(HTTPToolsTestCase):
         self.route(Impatient)
         client = await self.connect(receive_buffer=4096)
         await client.send(request('GET', '/odd'))
-        await self.until(lambda: self.server.connections and self.open()._answered
-                         and self.open()._paused)
+        await self.until(lambda: self.server.connections and self.open()._is_answered
+                         and self.open().is_full)
         self.assertEqual(24_000_000, len((await client.answer()).body))
         self.assertEqual(200, (await client.exchange(request('GET', '/healthz'))).status)
+
+    async def test_no_request_is_begun_on_a_connection_that_has_ended(self) -> None:
+        class Last(BaseRequestHandler):
+            def get(self) -> None:
+                self.finish()
+                connection.abort()
+
+        self.route(Last)
+        client = await self.connect()
+        await self.until(lambda: self.server.connections)
+        connection = self.open()
+        with self.logged() as lines:
+            await client.send(request('GET', '/odd') * 2)
+            await self.until_disconnected()
+        self.assertEqual(1, len(lines.requests()))
+
+    async def test_who_does_not_read_an_answer_that_nobody_waits_for_is_cut_off(self) -> None:
+        class Careless(BaseRequestHandler):
+            def get(self) -> None:
+                self.write(bytes(8_000_000))
+
+            def finish(self, chunk: Any = None) -> 'asyncio.Future[None]':
+                return RequestHandler.finish(self, chunk)
+
+        self.route(Careless)
+        client = await self.connect(receive_buffer=4096)
+        await self.until(lambda: self.server.connections)
+        self.open()._patience = 0.2
+        await client.send(request('GET', '/odd'))
+        await self.until_disconnected()
 
     async def test_a_field_that_a_line_would_end_in_is_a_bug(self) -> None:
         class Splitting(BaseRequestHandler):

@@ -285,6 +285,13 @@ class DrainTest(TLSTestCase):
             await self.server.drain(DEADLINE)
         self.assertTrue(await connection.at_end())
 
+    async def test_who_does_not_begin_a_handshake_does_not_hold_it_up(self) -> None:
+        client = socket.create_connection(('127.0.0.1', self.port), DEADLINE)
+        self.addCleanup(client.close)
+        await self.until(lambda: self.server.connections)
+        self.assertEqual(0, await asyncio.wait_for(self.server.drain(DEADLINE), DEADLINE / 2))
+        self.assertEqual(b'', await asyncio.to_thread(client.recv, 1))
+
     async def test_a_client_that_does_not_take_leave_does_not_hold_it_up(self) -> None:
         def ask() -> ssl.SSLSocket:
             plain = socket.create_connection(('127.0.0.1', self.port), DEADLINE)
