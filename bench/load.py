@@ -7,7 +7,6 @@ and that is added here.
 """
 
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -41,14 +40,14 @@ class Throughput(NamedTuple):
     :param rate: answers per second
     :param bytes_rate: bytes per second
     :param failed: answers that were no success, and failures of connections
-    :param cpu: the share of a CPU that wrk itself took
+    :param cpu_each: seconds of CPU time that wrk itself took for each
     """
 
     answers: int
     rate: float
     bytes_rate: float
     failed: int
-    cpu: float
+    cpu_each: float
 
 
 class Latency(NamedTuple):
@@ -76,11 +75,11 @@ def run_wrk(
     :param script: the arguments of ``scripts/requests.lua``; without any, wrk asks for the URL
     """
     scripted = ['-s', _SCRIPT] if script else []
-    before, began = usage.cpu_seconds_of_ended(), time.monotonic()
+    before = usage.cpu_seconds_of_ended()
     report = _run(wrk, '-t1', f'-c{connections}', f'-d{max(1, round(seconds))}s', '--timeout=10s',
                   *scripted, url, *(['--', *script] if script else []))
-    return read_wrk(report)._replace(
-        cpu=(usage.cpu_seconds_of_ended() - before) / (time.monotonic() - began))
+    read = read_wrk(report)
+    return read._replace(cpu_each=(usage.cpu_seconds_of_ended() - before) / read.answers)
 
 
 def read_wrk(report: str) -> Throughput:

@@ -40,7 +40,7 @@ def output(
 
 def told(
     module: str, *arguments: object, under: Sequence[str] = (),
-    variables: Mapping[str, str] = {}, patience: float = PATIENCE,
+    variables: Mapping[str, str] = {}, cpus: int = 1, patience: float = PATIENCE,
 ) -> Any:
     """What a module says in JSON in the last line that it prints, bound as servers are.
 
@@ -49,6 +49,6 @@ def told(
     :raises ProgramError: it has failed
     """
     command = [*under, sys.executable, '-m', module, *map(str, arguments)]
-    lines = output(machine.on_cpus(1, command),
+    lines = output(machine.on_cpus(cpus, command),
                    {**os.environ, 'PYTHONPATH': str(ROOT), **variables}, patience).splitlines()
     return json.loads(lines[-1])

@@ -24,7 +24,7 @@ from addrservice import ENTRY_SCHEMA
 from addrservice.addressbook_db import statements
 from bench import rightness
 from bench.entries import encoded
-from bench.peers import bare_tornado, serving, stores, tornado_tutorial
+from bench.peers import arithmetic, bare_tornado, serving, stores, tornado_tutorial
 from bench.peers.tornado_tutorial import BaseHandler, BookHandler, EntryHandler
 from bench.servers import SERVICE, Server, Setup
 from tests.postgresql import ENVIRONMENT, dsn_of, new_role, shared_server
@@ -86,6 +86,11 @@ class FloorTest(unittest.TestCase):
         self.assertEqual(0, result['operations'] % 7)
         self.assertAlmostEqual(
             result['operations'] / result['seconds'], result['operations_per_second'])
+
+    def test_arithmetic_is_done_by_all_processes(self) -> None:
+        with patch.object(arithmetic, 'sum_until', _eight_in_a_second):
+            self.assertEqual({'operations_per_second': 12, 'cpus': 1.5}, arithmetic.measure(3, 2))
+        self.assertGreater(arithmetic.measure(2, 0.1)['operations_per_second'], 0)
 
     def test_asyncpg_alone_counts_what_it_commits(self) -> None:
         role = new_role()
@@ -151,6 +156,10 @@ class ProcessesTest(unittest.TestCase):
         connection.close()
         self.assertEqual(0, server.stop())
         wait_until(lambda: not any(Path(f'/proc/{worker}').exists() for worker in workers))
+
+
+def _eight_in_a_second(_: float) -> tuple[int, float]:
+    return 8, 1.0
 
 
 def _replies_with(body: str | dict[str, Any]) -> Callable[..., Any]:

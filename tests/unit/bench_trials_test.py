@@ -17,7 +17,7 @@ from bench import functions
 from bench.entries import encoded
 from bench.servers import Server, ServerError
 from bench.trials import functions as functions_trial
-from bench.trials import scale
+from bench.trials import processes, scale
 
 # What callgrind writes at a mark, without the lines on functions.
 PART = """# callgrind format
@@ -179,6 +179,13 @@ class ReadingTest(unittest.TestCase):
         """It would only be fast."""
         with self.assertRaisesRegex(ServerError, '404'):
             scale.median_wait(self.server, ['/addressbook/x'])
+
+
+class ProcessesTest(unittest.TestCase):
+    def test_whole_cpus_do_what_those_have_done_that_were_there(self) -> None:
+        """As much each: 1.6 CPUs have done 3200, so two would do 4000."""
+        self.assertEqual({'per second': 3200, 'per second with whole CPUs': 4000,
+                          'CPU us each': 500, 'CPUs': 1.6}, processes.sample(2, 3200, 1.6))
 
 
 class SizesTest(unittest.TestCase):
