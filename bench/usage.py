@@ -1,4 +1,4 @@
-"""What processes take of the machine, as Linux tells it; those that have ended take nothing."""
+"""What processes take of the machine, as Linux tells it."""
 
 import os
 import re
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 def memory(processes: Iterable[int]) -> int:
-    """Bytes of all of them; what they share counts once (PSS)."""
+    """Bytes of all of them that have not ended; what they share counts once (PSS)."""
     return sum(map(_proportional_bytes, processes))
 
 
 def cpu_seconds(processes: Iterable[int]) -> float:
-    """The processor time that they have used, all of it together."""
+    """The processor time of all of them, and of their children that have ended."""
     return sum(map(_cpu_seconds, processes))
 
 
 def cpu_seconds_of_ended() -> float:
-    """The same, of all children of this program that have ended."""
+    """The same, of the children of this program that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -35,5 +35,5 @@ def _proportional_bytes(process: int) -> int:
 def _cpu_seconds(process: int) -> float:
     with suppress(FileNotFoundError, ProcessLookupError):
         stat = Path(f'/proc/{process}/stat').read_text(encoding='ascii', errors='replace')
-        return sum(map(int, stat.rpartition(')')[2].split()[11:13])) / os.sysconf('SC_CLK_TCK')
+        return sum(map(int, stat.rpartition(')')[2].split()[11:15])) / os.sysconf('SC_CLK_TCK')
     return 0

@@ -4,6 +4,6 @@ from typing import Final
 
 # In the order in which they run. A module is imported when its turn has come.
 NAMES: Final = (
-    'throughput', 'work', 'sizes', 'stores', 'connections', 'processes', 'latency', 'memory',
-    'startup', 'transport', 'scale', 'functions',
+    'throughput', 'work', 'sizes', 'stores', 'postgresql', 'connections', 'processes', 'latency',
+    'memory', 'startup', 'transport', 'scale', 'functions',
 )

@@ -99,6 +99,8 @@ class FloorTest(unittest.TestCase):
         rows = shared_server().sql(f'SELECT count(*) FROM {role}.addresses')
         self.assertGreater(result['operations'], 0)
         self.assertEqual(result['operations'], int(rows))
+        self.assertGreater(result['seconds'], result['cpu_seconds'])
+        self.assertGreater(result['cpu_seconds'], 0)
 
 
 class StoresTest(unittest.IsolatedAsyncioTestCase):

@@ -17,7 +17,7 @@ from bench import functions
 from bench.entries import encoded
 from bench.servers import Server, ServerError
 from bench.trials import functions as functions_trial
-from bench.trials import processes, scale
+from bench.trials import postgresql, processes, scale
 
 # What callgrind writes at a mark, without the lines on functions.
 PART = """# callgrind format
@@ -186,6 +186,15 @@ class ProcessesTest(unittest.TestCase):
         """As much each: 1.6 CPUs have done 3200, so two would do 4000."""
         self.assertEqual({'per second': 3200, 'per second with whole CPUs': 4000,
                           'CPU us each': 500, 'CPUs': 1.6}, processes.sample(2, 3200, 1.6))
+
+
+class PostgreSQLTest(unittest.TestCase):
+    def test_a_side_has_no_room_where_it_takes_a_whole_cpu(self) -> None:
+        """What the database and the load generator take is of one CPU."""
+        self.assertEqual(
+            {'per second': 2000, 'us: server': 125, 'us: database': 375, 'us: generator': 125,
+             'CPUs: server': 0.25, 'CPUs: database, generator': 1},
+            postgresql.sample(2000, 0.000125, 0.000375, 0.000125))
 
 
 class SizesTest(unittest.TestCase):
