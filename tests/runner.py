@@ -15,7 +15,7 @@ import time
 import unittest
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -24,6 +24,8 @@ from tests import measuring
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PATIENCE: Final = 10.0  # seconds in which an interrupted process has to end
+MEMORY: Final = Path('/dev/shm')
+ROOM: Final = 4 << 30  # bytes: the tests need less than one of those four gigabytes
 
 
 class Outcome(NamedTuple):
@@ -105,7 +107,7 @@ class Worker:
 
     Entering it starts it; leaving it waits until it has ended, which is at once after an exception.
 
-    :param data: where to write which code it reaches
+    :param scratch: where its temporary files go, and which code it reaches
     :ivar is_well: whether it can be given more; it cannot when it has died of the last one
     :raises ChildProcessError: when leaving it, if it fails where it should just end
     """
@@ -113,17 +115,18 @@ class Worker:
     module: Path
     is_well = True
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
 
     def __enter__(self) -> Self:
         self.connection, its_end = Pipe()
         with its_end:
             # In a process group of its own, so that Ctrl-C comes from here alone, and so once.
             self._process = subprocess.Popen(
-                [sys.executable, *measuring.command(self._data), '-m', 'tests.runner',
-                 str(its_end.fileno())],
-                cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[its_end.fileno()], process_group=0)
+                [sys.executable, *measuring.command(self._scratch / 'coverage'),
+                 '-m', 'tests.runner', str(its_end.fileno())],
+                cwd=ROOT, env={**os.environ, 'TMPDIR': str(self._scratch)},
+                stdin=subprocess.DEVNULL, pass_fds=[its_end.fileno()], process_group=0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -161,7 +164,9 @@ class Worker:
             return Outcome(f'its process has ended with status {self._process.wait()}\n', failed=1)
 
 
-def outcomes(modules: Sequence[Path], verbose: bool, data: Path) -> Iterator[tuple[Path, Outcome]]:
+def outcomes(
+    modules: Sequence[Path], verbose: bool, scratch: Path
+) -> Iterator[tuple[Path, Outcome]]:
     """Runs all modules; what comes of each is there as soon as it is known."""
     waiting = list(reversed(modules))
     idle: list[Worker] = []
@@ -169,7 +174,7 @@ def outcomes(modules: Sequence[Path], verbose: bool, data: Path) -> Iterator[tup
     with ExitStack() as stack:
         while waiting or busy:
             while waiting and len(busy) < processors():
-                worker = idle.pop() if idle else stack.enter_context(Worker(data))
+                worker = idle.pop() if idle else stack.enter_context(Worker(scratch))
                 worker.begin(waiting.pop(), verbose)
                 busy[worker.connection] = worker
             for connection in busy.keys() & wait(list(busy)):
@@ -177,6 +182,23 @@ def outcomes(modules: Sequence[Path], verbose: bool, data: Path) -> Iterator[tup
                 yield worker.module, worker.outcome()
                 if worker.is_well:
                     idle.append(worker)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for all temporary files, in memory where there is room: a disk is waited for."""
+    chosen = 'TMPDIR' in os.environ
+    with tempfile.TemporaryDirectory(dir=MEMORY if not chosen and _has_room() else None) as name:
+        os.chmod(name, 0o755)  # PostgreSQL runs as another user
+        yield Path(name)
+
+
+def _has_room() -> bool:
+    try:
+        memory = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return memory.f_bavail * memory.f_frsize > ROOM and not memory.f_flag & os.ST_NOEXEC
 
 
 def processors() -> int:
@@ -193,14 +215,13 @@ def run(folder: Path, verbose: bool, no_skips: bool, say: Callable[[str], None])
     :param say: tells the user a line, apart from the count
     """
     found = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch, 'coverage')
-        for module, outcome in outcomes(sorted(folder.rglob('*_test.py')), verbose, data):
+    with scratch_folder() as scratch:
+        for module, outcome in outcomes(sorted(folder.rglob('*_test.py')), verbose, scratch):
             name = '.'.join(module.relative_to(ROOT).with_suffix('').parts)
             found[name] = outcome
             print(outcome.text if verbose else f'{name}: {outcome.passed} passed, '
                   f'{outcome.failed} failed, {outcome.seconds:.1f} s', file=sys.stderr, flush=True)
-        measuring.add(data)
+        measuring.add(scratch / 'coverage')
     if not any(outcome.passed or outcome.failed or outcome.skipped for outcome in found.values()):
         say(f'no test was found in {folder.relative_to(ROOT)}')
         return 1
