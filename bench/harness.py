@@ -51,7 +51,9 @@ class Bench:
 
     def __init__(self, quick: bool) -> None:
         self.quick = quick
-        self.seconds = 1 if quick else 3
+        # More would not make figures steadier: two processes of the same code differ by more than
+        # two turns of one process do.
+        self.seconds = 1 if quick else 2
         self._right: set[tuple[str, str]] = set()
         self._stack = ExitStack()
 
@@ -124,17 +126,14 @@ class Bench:
     def filled(
         self, name: str, setup: Setup = Setup(), count: int = STORED
     ) -> Iterator[Server]:
-        """A server with so many usual entries, that has had a moment to warm up."""
+        """A server with so many usual entries, which have warmed it up: it gets no faster."""
         with self.start(name, setup) as server:
             server.wait_until_ready()
             server.fill(bodies('usual', count))
-            if not self.quick:
-                self.throughput(server, 'get', seconds=1)
             yield server
 
     def throughput(
         self, server: Server, kind: str, *, size: str = 'usual', connections: int = CONNECTIONS,
-        seconds: float | None = None,
     ) -> load.Throughput:
         """What a filled server can do.
 
@@ -143,8 +142,8 @@ class Bench:
         """
         script = [] if kind.startswith('/') else [kind, self.body(size), server.paths]
         measured = load.run_wrk(
-            self.wrk, server.url + (kind if not script else ''), seconds or self.seconds,
-            connections, script)
+            self.wrk, server.url + (kind if not script else ''), self.seconds, connections,
+            script)
         if measured.failed:
             raise load.LoadError(f'{server.name}: {measured.failed} times {kind} failed')
         return measured
@@ -156,7 +155,7 @@ class Bench:
         """
         path = server.paths.read_text(encoding='ascii').split()[0]
         measured = load.run_h2load(
-            self.h2load, server.url + path, rate, 2 * self.seconds, server.folder / 'h2load.log')
+            self.h2load, server.url + path, rate, 3 * self.seconds, server.folder / 'h2load.log')
         if measured.failed:
             raise load.LoadError(f'{server.name}: {measured.failed} requests failed')
         return measured

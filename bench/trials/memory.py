@@ -32,7 +32,7 @@ def _entries(bench: Bench, server: Server) -> Sample:
     if server.name == BARE:  # it keeps none
         return {}
     before, entries = server.memory(), 0
-    while entries < (1000 if bench.quick else 5000):  # fewer would drown in what else changes
+    while entries < (1000 if bench.quick else 2000):  # fewer would drown in what else changes
         entries += bench.throughput(server, 'post').answers
     return {'bytes per entry': (server.memory() - before) / entries}
 

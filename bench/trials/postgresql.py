@@ -30,9 +30,9 @@ def run(bench: Bench) -> Result:
         ['"us" is the CPU time of one operation on each side, "CPUs" what all of them took in a '
          'second: the server has one, PostgreSQL and the load generator share the other. Who takes '
          'nearly all of a CPU has no room for more.',
-         f'asyncpg alone has the CPU of the server for itself. It inserts the same row by the same '
-         f'statement, each committed, over as many connections, {CONNECTIONS} at once, on the same '
-         'event loop; it speaks no HTTP, validates nothing and logs nothing.'])
+         f'asyncpg alone has the CPU of the server for itself. It inserts the same rows, each by a '
+         f'statement that is committed, over as many connections, {CONNECTIONS} at once, on the '
+         'same event loop; it speaks no HTTP, validates nothing and logs nothing.'])
 
 
 def _measure(bench: Bench, name: str, kind: str) -> Sample:

@@ -159,12 +159,11 @@ def _measure_paths(
     bench: Bench, postgresql: PostgreSQL, server: Server, what: str, paths: Sequence[str]
 ) -> Sample:
     server.paths.write_text('\n'.join(paths), encoding='ascii')
-    if not bench.quick:
-        bench.throughput(server, 'get', seconds=1)  # to warm up
+    wait = median_wait(server, paths[-300 * bench.seconds:])  # and it is warm then
     worked = _cpu_seconds(server, postgresql)
     measured = bench.throughput(server, 'get')
     each = (_cpu_seconds(server, postgresql) - worked) / measured.answers
-    return {f'{what} ms': median_wait(server, paths[-300 * bench.seconds:]),
+    return {f'{what} ms': wait,
             f'{what}/s': measured.rate, f'{what} CPU us': each * 1e6}
 
 
