@@ -31,7 +31,7 @@ from tornado.httputil import (
 from addrservice import ENTRY_SCHEMA, logs, request_span, tracing
 from addrservice.answer_headers import AnswerHeaders
 from addrservice.collectors.prometheus import PrometheusCollector
-from addrservice.http_server.answer_heads import head
+from addrservice.http_server.answering import answer_head
 from addrservice.http_server.messages import MessageParser
 from addrservice.tracing import AbstractTraceCollector, Span, trace
 from addrservice.validation import parse_json, serialise_entry
@@ -197,7 +197,7 @@ def _head(_: ExitStack) -> Call:
         'Date': 'Mon, 30 Nov 2026 11:00:00 GMT', 'X-Content-Type-Options': 'nosniff',
         'Cache-Control': 'private, no-cache', 'Last-Modified': 'Mon, 30 Nov 2026 11:00:00 GMT',
         'Etag': '"6441ee4ff9f3b"', 'X-Request-Id': _ID, 'Content-Length': '900'})
-    return lambda: head(line, fields)
+    return lambda: answer_head(line, fields)
 
 
 def _message(method: str, body: bytes = b'') -> bytes:

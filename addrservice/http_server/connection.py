@@ -4,26 +4,21 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, cast
 
-from tornado.httputil import (
-    HTTPConnection, HTTPHeaders, HTTPInputError, HTTPOutputError, RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPInputError
 from tornado.log import app_log, gen_log
 
-from addrservice.answers import CLIENT_CLOSED_REQUEST, NO_BODY
+from addrservice.answers import CLIENT_CLOSED_REQUEST
 from addrservice.http_server.abstract import (
     BAD_REQUEST, HEAD_TOO_LARGE, AbstractConnection, AbstractHTTPServer, Origin, is_readable,
     is_writable,
 )
 from addrservice.http_server.alarm import Alarm
-from addrservice.http_server.answer_heads import head
+from addrservice.http_server.answering import Answering
 from addrservice.http_server.messages import PIECE, HeadTooLargeError, Message, MessageParser
-from addrservice.http_server.outlet import Outlet
 from addrservice.http_server.targets import origin_form
 from addrservice.routing import RequestDelegate
 
@@ -33,7 +28,7 @@ CONTINUE: Final = b'HTTP/1.1 100 Continue\r\n\r\n'
 LINGER: Final = 1
 
 
-class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
+class HTTPToolsConnection(AbstractConnection, Answering):
     """One connection: its requests one after the other, and their answers.
 
     It is idle until the head of a request has come. The request is whole when all of it was handed
@@ -60,21 +55,12 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
         self._socket = sock
         self._application = server.application(excess)
         self._patience = server.patience(excess)
-        self._is_last = excess or server.draining  # whatever is the next request
+        self.is_last = excess or server.draining
         self._requests = 0
-
         self._backlog: deque[bytes] = deque()  # what has come behind a request that is not answered
         self._malformed: HTTPInputError | None = None  # what comes behind the messages so far
         self._has_all = False  # the client sends no more
-
-        self._message: Message | None = None  # the request
-        self._is_whole = False
-        self._is_answered = True
-        self._is_endless = False  # the request's body, which comes in chunks
-
-        self._keep_alive = True  # as far as request and answer allow it
-        self._chunked = False
-        self._owed: int | None = None  # bytes of the answer's body that were announced
+        self._is_endless = False  # the body of the request, which comes in chunks
 
     # What the event loop calls.
 
@@ -88,7 +74,7 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
     def data_received(self, data: bytes) -> None:
         if self.is_ending:
             return
-        if self._is_whole or self._backlog or len(data) > PIECE:
+        if self.is_whole or self._backlog or len(data) > PIECE:
             self._backlog.extend(data[at:at + PIECE] for at in range(0, len(data), PIECE))
             self._read_on()
         else:
@@ -97,14 +83,14 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
     def eof_received(self) -> bool:
         """Stays for the answers to what has come whole; with TLS that is not to be had."""
         self._has_all = True
-        is_busy = self._is_whole or self._has_more()
+        is_busy = self.is_whole or self._has_more()
         if self.is_ending or not is_busy or not self._transport.can_write_eof():
             self.is_ending = True
         return not self.is_ending
 
     def room_has_come(self) -> None:
-        if self._is_whole and self._is_answered and not self.is_ending:
-            self._be_idle()
+        if self.is_whole and self.is_answered and not self.is_ending:
+            self.be_ready()
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
@@ -123,7 +109,7 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
         """Reads what waits, up to the end of a request: they are answered one by one."""
         if not self.is_ending:
             self._go_on()
-        while self._backlog and not self._is_whole and not self.is_ending:
+        while self._backlog and not self.is_whole and not self.is_ending:
             self._read(self._backlog.popleft())
         if self.is_ending:
             return
@@ -131,9 +117,9 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
             self._transport.pause_reading()
         elif not self._has_all:
             self._transport.resume_reading()
-        elif not self._is_whole:
+        elif not self.is_whole:
             self._lose(CLIENT_CLOSED_REQUEST)
-            self._end()
+            self.end()
 
     def _read(self, data: bytes) -> None:
         try:
@@ -147,11 +133,11 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
     def _go_on(self) -> None:
         """Hands over what has come of a request; of one that is malformed, up to there."""
         try:
-            if self._message is None and self._parser.messages:
+            if self.message is None and self._parser.messages:
                 self._begin(self._parser.messages.pop(0))
-            if self._message is not None and not self.is_ending:
-                self._hand_over(self._message)
-            if self._malformed is not None and not self._is_whole:
+            if self.message is not None and not self.is_ending:
+                self._hand_over(self.message)
+            if self._malformed is not None and not self.is_whole:
                 raise self._malformed
         except HTTPInputError as error:
             self._refuse(error)
@@ -161,13 +147,12 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
             self.abort()
 
     def _begin(self, message: Message) -> None:
-        self._message = message
+        self.message = message
         self.quiet_since = None
         self._requests += 1
         if self._requests == self._server.max_requests:
-            self._is_last = True
-        self._keep_alive = message.keep_alive
-        self._is_answered = False
+            self.is_last = True
+        self.is_answered = False
         self._max_body_size = self._server.max_body_size
         self._delegate = self._application.start_request(self, self)
         self._delegate.headers_received(origin_form(message.start_line), message.headers)
@@ -180,7 +165,7 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
         self._received = 0
         self._count(int(length or 0))
         self._alarm.set(self._server.limits.body_timeout)
-        if not self._is_answered and message.headers.get('Expect') == '100-continue':
+        if not self.is_answered and message.headers.get('Expect') == '100-continue':
             self.write_out(CONTINUE)
 
     def _count(self, size: int) -> None:
@@ -197,37 +182,39 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
             body = b''.join(message.chunks)
             message.chunks.clear()
             self._delegate.data_received(body)
-        if message.complete and not self._is_whole:
+        if message.complete and not self.is_whole:
             self._alarm.clear()
             self._delegate.finish()
-            self._is_whole = True
+            self.is_whole = True
             self._is_endless = False
 
     def _refuse(self, error: HTTPInputError) -> None:
         """Ends a connection whose client does not keep to HTTP."""
         gen_log.info('malformed HTTP message from %s: %s', self.context, error)
-        if self._message is None or not self._is_answered:
+        if self.message is None or not self.is_answered:
             too_large = isinstance(error, HeadTooLargeError)
             self.write_out(HEAD_TOO_LARGE if too_large else BAD_REQUEST)
         self._lose(HTTPStatus.BAD_REQUEST)
-        self._end()
+        self.end()
 
     def _lose(self, status: int) -> None:
         """Gives up a request that has not become whole."""
-        if self._message is not None and not self._is_whole:
-            self._message = None
+        if self.message is not None and not self.is_whole:
+            self.message = None
             self._delegate.fail(status)
 
     def _lose_patience(self) -> None:
         self._lose(HTTPStatus.REQUEST_TIMEOUT)
         self.abort()
 
-    def _be_idle(self) -> None:
+    def be_ready(self) -> None:
         """Makes ready for the next request, which may be there already."""
-        self._message = None
-        self._is_whole = False
-        self.quiet_since = time.monotonic()
         self._alarm.set(self._patience)
+        if self.is_full:
+            return  # until there is room for its answer
+        self.message = None
+        self.is_whole = False
+        self.quiet_since = time.monotonic()
         if self._has_more() or self._has_all:
             self._loop.call_soon(self._read_on)
 
@@ -235,85 +222,15 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
         """Whether something waits behind the request."""
         return bool(self._parser.messages or self._backlog or self._malformed)
 
-    # Answers: what HTTPConnection has.
-
-    def write_headers(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,
-        headers: HTTPHeaders,
-        chunk: bytes | None = None,
-    ) -> 'asyncio.Future[None]':
-        assert self._message is not None and isinstance(start_line, ResponseStartLine)
-        method, _, version = self._message.start_line
-        self._keep_alive = self._keep_alive and self._is_whole and not self._is_last
-        self._chunked = False
-        code = start_line.code
-        if method == 'HEAD' or code == 304:
-            self._owed = 0
-        elif 'Content-Length' in headers:
-            self._owed = int(headers['Content-Length'])
-        else:
-            self._owed = None
-            self._chunked = version == 'HTTP/1.1' and code != 204
-        if self._chunked:
-            headers['Transfer-Encoding'] = 'chunked'
-        if version == 'HTTP/1.0':
-            self._keep_alive &= 'Content-Length' in headers or code in NO_BODY
-            if self._keep_alive:
-                headers['Connection'] = 'Keep-Alive'
-        elif not self._keep_alive:
-            headers['Connection'] = 'close'
-        data = head(start_line, headers)
-        return self.write_out(data + self._framed(chunk) if chunk else data)
-
-    def write(self, chunk: bytes) -> 'asyncio.Future[None]':
-        return self.write_out(self._framed(chunk))
-
-    def finish(self) -> None:
-        self._is_answered = True
-        if self.is_ending:
-            return
-        if self._owed:
-            self.close()
-            raise HTTPOutputError(f'{self._owed} bytes less than Content-Length says')
-        if self._chunked:
-            self.write_out(b'0\r\n\r\n')
-        if not self._keep_alive:
-            self._end()
-        elif self.is_full:
-            self._alarm.set(self._patience)
-        else:
-            self._be_idle()
-
-    def _framed(self, chunk: bytes) -> bytes:
-        if self._owed is not None:
-            self._owed -= len(chunk)
-            if self._owed < 0:
-                self.close()
-                raise HTTPOutputError('more bytes than Content-Length says')
-        return b'%x\r\n%b\r\n' % (len(chunk), chunk) if self._chunked and chunk else chunk
-
-    # What handlers ask of a connection of Tornado's besides.
-
-    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """Nobody here wants to know."""
-
     def set_max_body_size(self, size: int) -> None:
         """Sets the limit, in bytes, for the body of this request."""
         self._max_body_size = size
 
-    def close(self) -> None:
-        """Ends the connection when all is sent; at once where the client does not read it."""
-        if self.is_full:
-            self.abort()
-        elif not self.is_ending:
-            self._end()
-
     # The end, and what the server asks of it.
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Ends the connection when all is sent."""
-        if self._has_input() and not self._has_all and self._transport.can_write_eof():
+        if not self._has_all and self._transport.can_write_eof() and self._has_input():
             self._half_close()
         else:
             self._begin_to_end(self._patience)
@@ -341,7 +258,7 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
         self._alarm.set(patience)
 
     def end_with_answer(self) -> None:
-        self._is_last = True
+        self.is_last = True
 
     def is_busy(self) -> bool:
         if self.arrival is not None:
@@ -367,7 +284,7 @@ class HTTPToolsConnection(AbstractConnection, Outlet, HTTPConnection):
         elif self._transport.can_write_eof():
             self._half_close()
         else:
-            self._end()
+            self.end()
 
     def abort(self) -> None:
         self.is_ending = True

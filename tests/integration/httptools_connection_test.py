@@ -327,7 +327,7 @@ class OddHandlerTest(HTTPToolsTestCase):
         self.route(Impatient)
         client = await self.connect(receive_buffer=4096)
         await client.send(request('GET', '/odd'))
-        await self.until(lambda: self.server.connections and self.open()._is_answered
+        await self.until(lambda: self.server.connections and self.open().is_answered
                          and self.open().is_full)
         self.assertEqual(24_000_000, len((await client.answer()).body))
         self.assertEqual(200, (await client.exchange(request('GET', '/healthz'))).status)
