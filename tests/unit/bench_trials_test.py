@@ -5,7 +5,7 @@ import io
 import os
 import tempfile
 import unittest
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack, nullcontext, redirect_stderr
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +13,12 @@ from threading import Thread
 from unittest import mock
 
 from addrservice.validation import parse_json
-from bench import functions
+from bench import functions, load
 from bench.entries import encoded
-from bench.servers import Server, ServerError
+from bench.harness import BARE_UVLOOP, RIVALS
+from bench.servers import SERVICE, Server, ServerError
 from bench.trials import functions as functions_trial
+from bench.trials import latency as latency_trial
 from bench.trials import postgresql, processes, scale
 
 # What callgrind writes at a mark, without the lines on functions.
@@ -186,6 +188,27 @@ class ProcessesTest(unittest.TestCase):
         """As much each: 1.6 CPUs have done 3200, so two would do 4000."""
         self.assertEqual({'per second': 3200, 'per second with whole CPUs': 4000,
                           'CPU us each': 500, 'CPUs': 1.6}, processes.sample(2, 3200, 1.6))
+
+
+class LatencyTest(unittest.TestCase):
+    def test_the_floor_is_asked_at_the_rate_of_the_service(self) -> None:
+        """Its own would be another load; all others are asked at 70 % of their own."""
+        highest = {SERVICE: [1000.0, 2000.0], **{name: [5000.0] * 2 for name in RIVALS}}
+        asked: list[tuple[str, float]] = []
+
+        def latency(name: str, rate: float) -> load.Latency:
+            asked.append((name, rate))
+            return load.Latency(rate, (1, 2, 3, 4), 0)
+
+        bench = mock.Mock(latency=latency, rounds=lambda: 2, quick=True)
+        bench.filled = lambda name: nullcontext(name)
+        bench.throughput = lambda name, _: mock.Mock(rate=highest[name].pop(0))
+        with mock.patch.object(latency_trial, '_measure_streaming', lambda *_: {}):
+            result = latency_trial.run(bench)
+        self.assertEqual([700, 700], [rate for name, rate in asked if name == BARE_UVLOOP])
+        self.assertEqual([700, 1400], [rate for name, rate in asked if name == SERVICE])
+        self.assertEqual({3500}, {rate for name, rate in asked if name in RIVALS})
+        self.assertIn((SERVICE, BARE_UVLOOP), result.comparisons)
 
 
 class PostgreSQLTest(unittest.TestCase):
