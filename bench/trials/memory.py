@@ -25,14 +25,14 @@ def run(bench: Bench) -> Result:
 
     return Result(
         'Memory (PSS) of one process; in-memory store, usual entries',
-        take_turns([SERVICE, *OTHERS], bench.rounds(3), measure), with_all(SERVICE, OTHERS))
+        take_turns([SERVICE, *OTHERS], bench.rounds(2), measure), with_all(SERVICE, OTHERS))
 
 
 def _entries(bench: Bench, server: Server) -> Sample:
     if server.name == BARE:  # it keeps none
         return {}
     before, entries = server.memory(), 0
-    while entries < (1000 if bench.quick else 2000):  # fewer would drown in what else changes
+    while entries < (1000 if bench.quick else 5000):  # fewer would drown in what else changes
         entries += bench.throughput(server, 'post').answers
     return {'bytes per entry': (server.memory() - before) / entries}
 
