@@ -25,6 +25,8 @@ from typing import Final, NamedTuple
 
 import yaml
 
+from bench import programs, usage
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENTRY: Final = ROOT / 'tests' / 'data' / 'addresses' / 'namo.json'
 
@@ -100,9 +102,9 @@ async def run_load(service: int, port: int, path: str, busy: int, seconds: float
         for _ in range(busy)]
     await asyncio.sleep(WARM_UP)
     times.clear()
-    begin, worked = time.perf_counter(), processor_seconds(service)
+    begin, worked = time.perf_counter(), usage.cpu_seconds([service])
     await asyncio.sleep(seconds)
-    passed, work = time.perf_counter() - begin, processor_seconds(service) - worked
+    passed, work = time.perf_counter() - begin, usage.cpu_seconds([service]) - worked
     for connection in connections:
         connection.abort()
     took = sorted(1000 * took for took in times)
@@ -114,14 +116,7 @@ def measure(service: int, port: int, path: str, busy: int, seconds: float) -> Lo
     """The same, by a process of its own."""
     command = [sys.executable, '-m', 'bench.idle_connections', '--load', str(service), str(port),
                path, '--busy', str(busy), '--seconds', str(seconds)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout
-    return Load(*json.loads(output))
-
-
-def processor_seconds(process: int) -> float:
-    """The processor time that a process has used."""
-    fields = Path(f'/proc/{process}/stat').read_text(encoding='ascii').rpartition(')')[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf('SC_CLK_TCK')
+    return Load(*json.loads(programs.output(command, os.environ)))
 
 
 def resident_kilobytes(process: int) -> float:

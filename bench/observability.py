@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from bench import programs, usage
 from tests.otlp import Receiver, closed_url
 from tests.support import JSON, ROOT, address
 
@@ -63,16 +64,10 @@ class Server:
 
     def load(self, seconds: int) -> Load:
         """Asks for the entry as fast as it answers."""
-        before = self._cpu_seconds()
-        done = subprocess.run(
-            ['wrk', '-t1', f'-c{CONNECTIONS}', f'-d{seconds}s', '--latency', self._url],
-            capture_output=True, text=True, check=True)
-        return _read(done.stdout, self._cpu_seconds() - before)
-
-    def _cpu_seconds(self) -> float:
-        stat = Path(f'/proc/{self._process.pid}/stat').read_text(encoding='ascii')
-        user, system = stat.rpartition(')')[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
+        before = usage.cpu_seconds([self._process.pid])
+        report = programs.output(
+            ['wrk', '-t1', f'-c{CONNECTIONS}', f'-d{seconds}s', '--latency', self._url], os.environ)
+        return _read(report, usage.cpu_seconds([self._process.pid]) - before)
 
     def resident_megabytes(self) -> float:
         """The memory that it occupies."""
