@@ -154,7 +154,9 @@ class DeathTest(WorkersTestCase):
                 answers = [client.answers for client in clients]
                 wait_until(lambda: all(
                     client.answers > before for client, before in zip(clients, answers)))
-                self.assertLessEqual(set(failures(clients)) - set(known), served)
+                self.assertEqual([], [
+                    lost for lost in failures(clients)
+                    if lost not in known and lost[0] not in served])
         self.assertEqual(0, server.stop(), server.stderr)
 
     def test_a_worker_that_is_stuck_leaves_its_stack_and_is_replaced(self) -> None:
@@ -306,9 +308,9 @@ def get(server: ServerProcess, path: str, headers: dict[str, str] = {}
         return answer
 
 
-def failures(clients: list[Client]) -> list[int]:
-    """The ports of the connections on which a request was lost."""
-    return [port for client in clients for port, _ in client.failures]
+def failures(clients: list[Client]) -> list[tuple[int, str]]:
+    """The ports of the connections on which a request was lost, and what became of it."""
+    return [lost for client in clients for lost in client.failures]
 
 
 def ports_of_clients(process: int) -> set[int]:
