@@ -37,6 +37,10 @@ from addrservice.tracing import AbstractTraceCollector
 # ask whether it is still so.
 PERSONAL: Final = 'private, no-cache'
 
+# Entries of a whole book that are sent before others have their turn: it takes 2 ms to compress
+# four times as many.
+AT_ONCE: Final = 64
+
 
 class AddressBookRequestHandler(BaseRequestHandler):
     """The book: all of it, a page, what a search finds."""
@@ -61,10 +65,11 @@ class AddressBookRequestHandler(BaseRequestHandler):
         separator = b'{'
         async with aclosing(self.service.pages(query.name, query.after)) as pages:
             async for page in pages:
-                if separator != b'{':
-                    await self.flush_page()
-                self.write(separator + _members(page))
-                separator = b','
+                for begin in range(0, len(page), AT_ONCE):
+                    if separator != b'{':
+                        await self.flush_page()
+                    self.write(separator + _members(page[begin:begin + AT_ONCE]))
+                    separator = b','
         self.write(b'{}' if separator == b'{' else b'}')
 
     async def _write_head(self, query: Query) -> None:

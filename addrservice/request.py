@@ -39,7 +39,7 @@ class Request(HTTPServerRequest):
         """Reads no forms."""
 
 
-@lru_cache(1000)
+@lru_cache(100)
 def check_host(version: str, host: str | None) -> None:
     """Has Tornado check a host; most clients of a service send the same one.
 
