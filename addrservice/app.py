@@ -65,10 +65,12 @@ class AddressBookRequestHandler(BaseRequestHandler):
         separator = b'{'
         async with aclosing(self.service.pages(query.name, query.after)) as pages:
             async for page in pages:
-                for begin in range(0, len(page), AT_ONCE):
+                # Of the first one nothing is sent before the store has got to the next.
+                size = PAGE_SIZE if separator == b'{' else AT_ONCE
+                for begin in range(0, len(page), size):
                     if separator != b'{':
                         await self.flush_page()
-                    self.write(separator + _members(page[begin:begin + AT_ONCE]))
+                    self.write(separator + _members(page[begin:begin + size]))
                     separator = b','
         self.write(b'{}' if separator == b'{' else b'}')
 
