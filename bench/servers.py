@@ -65,7 +65,7 @@ class Server:
             self._process = subprocess.Popen(
                 machine.on_cpus(setup.processes, _command(name, setup, folder)), cwd=ROOT,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                env={**os.environ, 'PYTHONPATH': str(ROOT)})
+                env=_environment())
         self.port = self._wait_for_port()
 
     def __enter__(self) -> Self:
@@ -166,6 +166,12 @@ def bodies(size: str, count: int) -> Iterator[bytes]:
     """So many different entries of a size."""
     chance = random.Random(count)
     return (orjson.dumps(entries.SIZES[size](chance)) for _ in range(count))
+
+
+def _environment() -> dict[str, str]:
+    """With which a server starts: what it compiles it may keep, as where it is installed."""
+    return {name: value for name, value in os.environ.items()
+            if name != 'PYTHONDONTWRITEBYTECODE'} | {'PYTHONPATH': str(ROOT)}
 
 
 def _command(name: str, setup: Setup, folder: Path) -> list[str]:
