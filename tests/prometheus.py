@@ -25,6 +25,7 @@ FOLDER: Final = ROOT / 'deploy' / 'prometheus'
 RULES: Final = FOLDER / 'recording.yml', FOLDER / 'alerts.yml'
 COLLECTOR: Final = 'addrservice.collectors.prometheus.PrometheusCollector'
 SCRAPE_INTERVAL: Final = '200ms'
+PATIENCE: Final = 3 * DEADLINE  # seconds: on a busy machine it takes its time, too
 
 Series = dict[tuple[str, ...], float]
 
@@ -87,7 +88,7 @@ class Prometheus:
                 [*_die_with_tests(), *self._command()], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True)
         try:
-            wait_until(self._is_ready)
+            wait_until(self._is_ready, PATIENCE)
         except BaseException:
             self.close()
             raise

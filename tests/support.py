@@ -216,7 +216,7 @@ class ServerProcess:
     def wait_for_port(self) -> int:
         """The port that the start line names."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE)
+        ready, _, _ = select.select([self.process.stdout], [], [], 3 * DEADLINE)
         self.start_line = self.process.stdout.readline() if ready else ''
         words = self.start_line.split()
         if 'port' not in words:

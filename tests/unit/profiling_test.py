@@ -57,12 +57,12 @@ class SamplingProfilerTest(unittest.IsolatedAsyncioTestCase):
         return sorted(self.folder.iterdir())
 
     def profile(self, seconds: float = 0.05, **settings: Any) -> list[str]:
-        """Takes one of a busy thread; gives what was logged."""
+        """Takes one of a busy thread, for so much of a processor's time; gives what was logged."""
         profiler = self.profiler(**settings)
         with self.assertLogs(LOGGER) as logs:
             profiler.toggle()
-            end = time.monotonic() + seconds
-            be_busy(lambda: time.monotonic() > end)
+            end = time.thread_time() + seconds
+            be_busy(lambda: time.thread_time() > end)
             profiler.toggle()
             profiler.close()
         return logs.output
@@ -79,7 +79,7 @@ class SamplingProfilerTest(unittest.IsolatedAsyncioTestCase):
                          [stat.S_IMODE(file.stat().st_mode) for file in self.files()])
 
     async def test_the_profile_says_where_the_time_went(self) -> None:
-        self.profile()
+        self.profile(seconds=0.3)  # on a busy machine a few samples are far from the mark
         document = read_speedscope(self.files()[1])
         names = frame_names(document)
         self.assertLess({'MainThread', 'be_busy', 'look_busy'}, set(names))

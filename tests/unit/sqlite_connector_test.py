@@ -23,6 +23,7 @@ from addrservice.errors import (
     NothingDoneError, StartError, StoreError, StoreMisconfiguredError, StoreUnavailableError,
 )
 from addrservice.sql_connectors.sqlite import SQLiteConnector, database_path, outcome
+from addrservice.sql_connectors.sqlite_threads import Writer
 from tests.addressbook_db_conditions_contract import ConditionsContract
 from tests.addressbook_db_contract import entry_named
 from tests.addressbook_db_search_contract import SearchContract
@@ -365,8 +366,12 @@ class ConnectionsTest(ConnectorTestCase):
         self.assertEqual((0, self.pool_size + 1), self.connector.connections())
         lock = self.another_connection()
         lock.execute('BEGIN IMMEDIATE')
-        writing = [asyncio.create_task(self.insert(number)) for number in range(5)]
-        await let_all_run()
+        begin = mock.patch.object(Writer, '_begin', autospec=True, side_effect=Writer._begin)
+        with begin as begun:
+            writing = [asyncio.create_task(self.insert(number)) for number in range(5)]
+            async with asyncio.timeout(DEADLINE):
+                while not begun.called:  # what is given up before is not at work
+                    await asyncio.sleep(0.001)
         self.assertEqual((1, self.pool_size), self.connector.connections())
         for each in writing:
             each.cancel()
