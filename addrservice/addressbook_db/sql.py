@@ -12,6 +12,7 @@ import orjson
 from addrservice.addressbook_db.abstract import (
     NAME_LENGTH, UNKEEPABLE, AbstractAddressBookDB, Place, StoredEntry, now, place_of, why_missing,
 )
+from addrservice.addressbook_db.batches import Arguments, Batches
 from addrservice.addressbook_db.deadline import Deadline
 from addrservice.addressbook_db.statements import (
     CHECK, DELETE, DELETE_VERSION, FIND_FIRST_PAGE, FIND_PAGE, INSERT, INSERT_ALL, SELECT,
@@ -60,6 +61,11 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         self._tables = Tables(connector, self._deadline)
         self._check: asyncio.Task[None] | None = None
         self._checked = 0.0
+        self._select_one, self._insert_one = connector.read, connector.write
+        if connector.is_remote:
+            limit = settings.pool_size
+            self._select_one = Batches(connector.read, self._select_several, limit).do
+            self._insert_one = Batches(connector.write, self._insert_several, limit).do
 
     async def start(self) -> None:
         await self._connector.start()
@@ -116,7 +122,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
 
     @trace('read', 'store')
     async def read_entry(self, nickname: str) -> StoredEntry:
-        rows = await self._read(SELECT, _key(nickname))
+        rows = await self._in_line(READ_AGAIN, self._select_one, SELECT, (_key(nickname),))
         if not rows:
             raise UnknownNicknameError(nickname)
         return _entry(rows[0])
@@ -161,7 +167,8 @@ class SQLAddressBookDB(AbstractAddressBookDB):
     async def _insert(
         self, nickname: str, document: bytes, name: str, origin: str | None = None
     ) -> int:
-        rows = await self._write(INSERT, nickname, document.decode(), name, now(), origin)
+        values = nickname, document.decode(), name, now(), origin
+        rows = await self._in_line(WRITE_AGAIN, self._insert_one, INSERT, values)
         if not rows:
             raise NicknameTakenError(nickname)
         return _version(rows)
@@ -178,6 +185,21 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         if not rows:
             raise why_missing(nickname, version)
         return _version(rows)
+
+    async def _select_several(self, keys: Sequence[Arguments]) -> list[Rows]:
+        """What ``SELECT`` gives for each of these arguments."""
+        rows = await self._connector.read(self._unpacking(SELECT_ALL), orjson.dumps(keys).decode())
+        found = {nickname: [(nickname, *rest)] for nickname, *rest in rows}
+        return [found.get(nickname, []) for [nickname] in keys]
+
+    async def _insert_several(self, entries: Sequence[Arguments]) -> list[Rows]:
+        """What ``INSERT`` gives for each of these arguments; of one nickname, the first counts."""
+        first = {entry[0]: entry for entry in reversed(entries)}
+        values = orjson.dumps(sorted(first.values())).decode()
+        rows = await self._connector.write(self._unpacking(INSERT_ALL), values)
+        kept = {nickname for [nickname] in rows}
+        return [[(version,)] if nickname in kept and entry is first[nickname] else []
+                for entry in entries for nickname, _, _, version, _ in [entry]]
 
     def gauges(self) -> dict[str, Callable[[], float]]:
         return {
@@ -209,8 +231,9 @@ class SQLAddressBookDB(AbstractAddressBookDB):
 
     def _unpacking(self, statement: str) -> str:
         """A statement that takes its values from one JSON array, as this database does that."""
-        members = map(self._connector.member.format, range(5))
-        return statement.format(*members, items=self._connector.items)
+        members = [*map(self._connector.member.format, range(5))]
+        entry = self._connector.join.format('addresses', f'nickname = {members[0]}')
+        return statement.format(*members, items=self._connector.items, entry=entry)
 
     async def _run(
         self,

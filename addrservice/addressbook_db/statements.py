@@ -3,7 +3,8 @@
 Every value is an argument (``$1``, ``$2`` ...), none is ever pasted in; ``{key_type}`` is the
 connector's type of a text that sorts by code points. Where there are many values, they come as one
 JSON array of arrays: ``{items}`` is the connector's way to its items, ``{0}`` to the first member
-of one of them. So a statement stays the same, and short, however many they are.
+of one of them, ``{entry}`` to the entry whose nickname that is. So a statement stays the same, and
+short, however many they are.
 """
 
 from typing import Final
@@ -67,9 +68,10 @@ UPDATE_VERSION: Final = f'{_UPDATE} AND version = $5 RETURNING version'
 DELETE: Final = f'{_DELETE} RETURNING version'
 DELETE_VERSION: Final = f'{_DELETE} AND version = $2 RETURNING version'
 
-_SELECT: Final = 'SELECT nickname, document, version, origin FROM addresses'
+_COLUMNS: Final = 'nickname, document, version, origin'
+_SELECT: Final = f'SELECT {_COLUMNS} FROM addresses'
 SELECT: Final = f'{_SELECT} WHERE nickname = $1'
-SELECT_ALL: Final = f'{_SELECT} WHERE nickname IN (SELECT {{0}} FROM {{items}})'
+SELECT_ALL: Final = f'SELECT {_COLUMNS} FROM {{items}} {{entry}}'
 SELECT_FIRST_PAGE: Final = f'{_SELECT} ORDER BY nickname LIMIT $1'
 SELECT_PAGE: Final = f'{_SELECT} WHERE nickname > $1 ORDER BY nickname LIMIT $2'
 FIND_FIRST_PAGE: Final = (

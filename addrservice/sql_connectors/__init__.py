@@ -34,17 +34,22 @@ class SQLConnector(ABC):
     have been done nevertheless.
 
     :cvar system: what the database is called in OpenTelemetry's semantic conventions
+    :cvar is_remote: whether a statement is a way there and back, which several had better share
     :cvar key_type: the SQL type of a text that sorts by code points
     :cvar find_table: a statement that gives a row if there is a table named ``$1``
     :cvar items: a table of the items of the JSON array ``$1``, each in the column ``value``
     :cvar member: the text or number at a place, ``{}``, of the JSON array ``value``
+    :cvar join: adds to each of these items the one row of a table, ``{0}``, for which there is an
+        equality, ``{1}``; finds it by its key, however small the table was when this was planned
     """
 
     system: ClassVar[str]
+    is_remote: ClassVar[bool]
     key_type: ClassVar[str]
     find_table: ClassVar[str]
     items: ClassVar[str]
     member: ClassVar[str]
+    join: ClassVar[str]
 
     @abstractmethod
     async def start(self) -> None:

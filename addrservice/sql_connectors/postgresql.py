@@ -57,10 +57,12 @@ class PostgreSQLConnector(SQLConnector):
     """A pool of connections to a PostgreSQL database, or to the one of several that will do."""
 
     system = 'postgresql'
+    is_remote = True
     key_type = 'TEXT COLLATE "C"'
     find_table = 'SELECT 1 WHERE to_regclass($1) IS NOT NULL'
     items = 'jsonb_array_elements($1)'
     member = 'value ->> {}'
+    join = 'JOIN LATERAL (SELECT * FROM {0} WHERE {1} LIMIT 1) AS found ON TRUE'
 
     def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings

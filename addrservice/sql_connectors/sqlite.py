@@ -55,10 +55,12 @@ class SQLiteConnector(SQLConnector):
     """One thread that writes, for SQLite has one writer at a time, and some that read."""
 
     system = 'sqlite'
+    is_remote = False
     key_type = 'TEXT'
     find_table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = $1"
     items = 'json_each($1)'
     member = "json_extract(value, '$[{}]')"  # ->> is of SQLite 3.38
+    join = 'CROSS JOIN {0} ON {1}'  # which SQLite leaves in this order
 
     def __init__(self, settings: SQLSettings) -> None:
         self._path = database_path(settings.dsn)

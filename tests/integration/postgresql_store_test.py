@@ -12,8 +12,10 @@ import asyncpg
 from addrservice.addressbook_db import (
     AbstractAddressBookDB, SQLAddressBookDB, StoredEntry, create_addressbook_db,
 )
+from addrservice.addressbook_db.batches import Batches
 from addrservice.config import SQLSettings, StoreSettings
-from addrservice.errors import StoreUnavailableError
+from addrservice.errors import StoreError, StoreUnavailableError
+from addrservice.sql_connectors import Rows, Value
 from addrservice.sql_connectors.postgresql import LOCK, PostgreSQLConnector
 from tests.addressbook_db_conditions_contract import ConditionsContract
 from tests.addressbook_db_search_contract import SearchContract
@@ -71,6 +73,37 @@ class PostgreSQLAddressBookDBTest(InPostgreSQL, unittest.IsolatedAsyncioTestCase
 
     def make_settings(self) -> SQLSettings:
         return SQLSettings(dsn_of(shared_server().port, role=self.role))
+
+
+class TogetherTest(PostgreSQLAddressBookDBTest):
+    """Each entry is read and made by the statement for several, also where it is the only one."""
+
+    async def make_store(self) -> AbstractAddressBookDB:
+        async def do(batches: Batches, statement: str, *arguments: Value) -> Rows:
+            [rows] = await batches._several([arguments])
+            return rows
+
+        self.enterContext(mock.patch.object(Batches, 'do', do))
+        return await super().make_store()
+
+
+class RefusedTest(unittest.IsolatedAsyncioTestCase):
+    """The database does not take an entry, which nobody foresaw."""
+
+    async def test_those_that_are_created_at_the_same_time_are_taken(self) -> None:
+        settings = postgresql(self)
+        assert isinstance(settings.sql, SQLSettings)
+        connector = PostgreSQLConnector(settings.sql)
+        store = SQLAddressBookDB(connector, settings.sql)
+        await store.start()
+        self.addAsyncCleanup(store.stop)
+        await connector.run_exclusively(["ALTER TABLE addresses ADD CHECK (name_key <> 'no')"])
+        made = await asyncio.gather(
+            *(store.create_address({'name': name}, name) for name in ('a', 'no', 'b')),
+            return_exceptions=True)
+        self.assertEqual(['a', 'b'], [each for each in made if isinstance(each, str)])
+        self.assertIs(StoreError, type(made[1]))
+        self.assertEqual(['a', 'b'], [entry.nickname for entry in await store.read_page(None, 9)])
 
 
 class PreparationTest(unittest.IsolatedAsyncioTestCase):

@@ -12,6 +12,8 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from unittest import mock
 
+import orjson
+
 from addrservice.addressbook_db import (
     AbstractAddressBookDB, InMemoryAddressBookDB, Place, SQLAddressBookDB, StoredEntry,
     create_addressbook_db,
@@ -42,14 +44,20 @@ VERSION: Final = [(SCHEMA_VERSION,)]  # a row: so this answers both questions
 NEWER_VERSION: Final = [(SCHEMA_VERSION + 1,)]
 
 
+def make_connector(is_remote: bool = True) -> Any:
+    """A mocked connector to a database, on this machine or another one."""
+    return mock.create_autospec(
+        SQLConnector, instance=True, system='sql', is_remote=is_remote, key_type='KEY',
+        find_table='FIND $1', items='ITEMS', member='MEMBER {}', join='JOIN {0} ON {1}')
+
+
 class MockedConnectorTestCase(unittest.IsolatedAsyncioTestCase):
     """A store over a mocked connector, started where the table is there."""
 
     settings = SQLSettings('sqlite:///never/opened')
 
     async def asyncSetUp(self) -> None:
-        self.connector = mock.create_autospec(
-            SQLConnector, instance=True, system='sql', key_type='KEY', find_table='FIND $1')
+        self.connector = make_connector()
         self.connector.read.return_value = VERSION
         self.db = SQLAddressBookDB(self.connector, self.settings)
         await self.db.start()
@@ -191,6 +199,95 @@ class StatementsTest(MockedConnectorTestCase):
         self.connector.read.return_value = [('bobby', '{"name":"Zoë"}', 7, 'xyz')]
         self.assertEqual(StoredEntry('bobby', '{"name":"Zoë"}'.encode(), 7, 'xyz'),
                          await self.db.read_entry('bobby'))
+
+
+class TogetherTest(MockedConnectorTestCase):
+    """What is asked for at the same time of a database that is not on this machine."""
+
+    async def asyncSetUp(self) -> None:
+        """Others have asked before; what is asked for when there is nothing to do goes alone."""
+        await super().asyncSetUp()
+        self.connector.read.side_effect = self.connector.write.side_effect = never
+        for operation in (self.db.read_entry('busy'), self.db.create_entry(ENTRY, 'busy')):
+            self.addCleanup(asyncio.create_task(operation).cancel)
+        await asyncio.sleep(0)
+        self.connector.reset_mock(side_effect=True)
+
+    def statement(self) -> str:
+        """The one statement that went to the connector; its argument becomes ``self.values``."""
+        [[_, (statement, argument), _]] = self.connector.mock_calls
+        self.values = orjson.loads(argument)
+        return str(statement)
+
+    async def test_entries_are_read_by_one_statement_and_each_is_given_its_own(self) -> None:
+        self.connector.read.return_value = [('c', '3', 7, None), ('a', '1', 7, 'xyz')]
+        found = await asyncio.gather(*map(self.db.read_entry, 'abca'), return_exceptions=True)
+        a = StoredEntry('a', b'1', 7, 'xyz')
+        self.assertEqual([a, StoredEntry('c', b'3', 7), a], [found[0], *found[2:]])
+        self.assertIsInstance(found[1], UnknownNicknameError)
+        self.assertIn(' FROM ITEMS JOIN addresses ON nickname = MEMBER 0', self.statement())
+        self.assertEqual([['a'], ['b'], ['c'], ['a']], self.values)
+
+    async def test_entries_are_created_by_one_statement_and_each_is_told_what_became_of_its_own(
+        self
+    ) -> None:
+        """In the order of their nicknames, so that two stores do not wait for each other."""
+        self.connector.write.return_value = [('b',), ('a',)]
+        with mock.patch('time.time_ns', side_effect=[7_999, 8_999, 9_999]):
+            made = await asyncio.gather(
+                *(self.db.create_entry(ENTRY, nickname) for nickname in 'bca'),
+                return_exceptions=True)
+        self.assertEqual([StoredEntry('b', DOCUMENT.encode(), 7),
+                          StoredEntry('a', DOCUMENT.encode(), 9)], made[::2])
+        self.assertIsInstance(made[1], NicknameTakenError)
+        self.assertRegex(self.statement(), '^INSERT INTO addresses .* FROM ITEMS ')
+        self.assertEqual([[nickname, DOCUMENT, NAME, version, None] for nickname, version
+                          in (('a', 9), ('b', 7), ('c', 8))], self.values)
+
+    async def test_of_those_with_one_nickname_the_first_is_created(self) -> None:
+        self.connector.write.return_value = [('bobby',)]
+        made = await asyncio.gather(
+            *(self.db.create_entry({'name': name}, 'bobby') for name in ('Zoë', 'Bob', 'Zoë')),
+            return_exceptions=True)
+        self.assertEqual([StoredEntry, NicknameTakenError, NicknameTakenError],
+                         list(map(type, made)))
+        self.statement()
+        self.assertEqual([['bobby', '{"name":"Zoë"}']], [each[:2] for each in self.values])
+
+    async def test_where_their_nickname_is_taken_none_is_created(self) -> None:
+        self.connector.write.return_value = []
+        made = await asyncio.gather(*(self.db.create_entry(ENTRY, 'bobby') for _ in range(2)),
+                                    return_exceptions=True)
+        self.assertEqual([NicknameTakenError] * 2, list(map(type, made)))
+
+    async def test_each_is_given_up_at_its_own_deadline(self) -> None:
+        self.db._deadline.seconds = 0.05
+        self.connector.read.side_effect = never
+        first = asyncio.gather(*map(self.db.read_entry, 'ab'))
+        asyncio.get_running_loop().call_soon(setattr, self.db._deadline, 'seconds', DEADLINE)
+        late = asyncio.create_task(self.db.read_entry('c'))
+        with self.assertRaises(OutcomeUnknownError):
+            await first
+        self.statement()
+        self.assertEqual((3, False), (len(self.values), late.done()))
+        late.cancel()
+
+    async def test_a_database_on_this_machine_gets_a_statement_for_each(self) -> None:
+        async def answer(*_: object) -> list[tuple[object, ...]]:
+            await asyncio.sleep(0)
+            return [ROW]
+
+        connector = make_connector(is_remote=False)
+        connector.read.side_effect = connector.write.side_effect = answer
+        db = SQLAddressBookDB(connector, self.settings)
+        db._tables.are_ready = True
+        await asyncio.gather(
+            *map(db.read_entry, 'abc'), *(db.create_entry(ENTRY, nickname) for nickname in 'def'),
+            return_exceptions=True)
+        self.assertEqual(
+            [mock.call.read(SELECT, nickname) for nickname in 'abc']
+            + [mock.call.write(INSERT, nickname, DOCUMENT, NAME, mock.ANY, None)
+               for nickname in 'def'], connector.mock_calls)
 
 
 class OnceTest(MockedConnectorTestCase):
@@ -623,8 +720,7 @@ class StartTest(unittest.IsolatedAsyncioTestCase):
     MADE: Final = [FIND, mock.call.run_exclusively(mock.ANY), FIND, ASK_VERSION]
 
     def setUp(self) -> None:
-        self.connector = mock.create_autospec(
-            SQLConnector, instance=True, system='sql', key_type='KEY', find_table='FIND $1')
+        self.connector = make_connector()
         self.db = SQLAddressBookDB(self.connector, SQLSettings('sqlite:///never/opened'))
         self.enterContext(mock.patch('addrservice.addressbook_db.sql.PING_INTERVAL', 0))
 
@@ -760,8 +856,7 @@ class UpgradeTest(unittest.IsolatedAsyncioTestCase):
     def setUp(self) -> None:
         self.tables = 1  # the version; 0 where there are none
         self.nameless = list(self.NAMELESS)
-        self.connector = mock.create_autospec(
-            SQLConnector, instance=True, system='sql', key_type='KEY', find_table='FIND $1')
+        self.connector = make_connector()
         self.connector.read.side_effect = self.read
         self.connector.write.side_effect = self.write
         self.connector.run_exclusively.side_effect = self.run_exclusively
