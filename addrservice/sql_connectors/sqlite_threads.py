@@ -15,7 +15,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
-from addrservice.errors import StoreUnavailableError
+from addrservice.errors import NothingDoneError, StoreUnavailableError
 from addrservice.sql_connectors import Rows, Value
 
 # Milliseconds for which SQLite is left to ask for the lock of writers, again and again. The longer
@@ -169,6 +169,7 @@ class Threads:
         self._unfinished = 0
         self._done: deque[Job] = deque()
         self._loop_knows = False  # that there are some done
+        self._is_closed = False
 
     @property
     def in_use(self) -> int:
@@ -176,7 +177,12 @@ class Threads:
         return min(self._unfinished, self.size)
 
     async def run(self, *statements: Statement) -> Rows:
-        """Has statements run, all or none of them, and gives the rows of the last one."""
+        """Has statements run, all or none of them, and gives the rows of the last one.
+
+        :raises NothingDoneError: the threads are to end
+        """
+        if self._is_closed:  # no thread would ever look at them
+            raise NothingDoneError('the connections are closed')
         job = Job(statements)
         if len(self._ends) < min(self._unfinished + 1, self.size):
             self._start_thread()
@@ -186,6 +192,7 @@ class Threads:
 
     async def close(self, seconds: float) -> None:
         """Ends the threads once they have done all that is in the line; waits only so long."""
+        self._is_closed = True
         self._line.put(None)
         if self._ends:
             await asyncio.wait(self._ends, timeout=seconds)
@@ -208,7 +215,7 @@ class Threads:
         worker = self._worker()
         with suppress(RuntimeError):  # the loop is closed: it did not wait any longer
             while jobs := self._take():
-                worker.do(jobs)
+                _do(worker, jobs)
                 self._done.extend(jobs)
                 if not self._loop_knows:
                     self._loop_knows = True
@@ -227,3 +234,12 @@ class Threads:
                     break
                 jobs.append(job)
         return jobs
+
+
+def _do(worker: Reader, jobs: Sequence[Job]) -> None:
+    """Has jobs done; whatever goes wrong, the thread goes on, and those who wait are told."""
+    try:
+        worker.do(jobs)
+    except Exception as error:
+        for job in jobs:
+            job.error = error

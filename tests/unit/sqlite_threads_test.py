@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 from unittest import mock
 
+from addrservice.errors import NothingDoneError
 from addrservice.sql_connectors import Rows
 from addrservice.sql_connectors.sqlite_threads import Job, Reader, Threads
 from tests.support import DEADLINE, ROOT, wait_until
@@ -38,6 +39,7 @@ class Hand(Reader):
     def __init__(self) -> None:
         self.done: list[Sequence[Job]] = []
         self.closed = False
+        self.trouble: Exception | None = None
         self._turns = threading.Semaphore(0)
 
     def let(self, times: int) -> None:
@@ -47,6 +49,8 @@ class Hand(Reader):
     def do(self, jobs: Sequence[Job]) -> None:
         self.done.append(jobs)
         self._turns.acquire(timeout=DEADLINE)
+        if self.trouble is not None:
+            raise self.trouble
 
     def close(self) -> None:
         self.closed = True
@@ -152,6 +156,30 @@ class ThreadsTest(unittest.IsolatedAsyncioTestCase):
     async def test_where_there_is_no_thread_there_is_nothing_to_wait_for(self) -> None:
         await self.threads().close(DEADLINE)
         self.assertEqual([], self.hands)
+
+    async def test_what_comes_after_the_end_is_refused(self) -> None:
+        threads = self.threads()
+        running = await self.begin(threads)
+        self.hands[0].let(1)
+        await threads.close(DEADLINE)
+        with self.assertRaisesRegex(NothingDoneError, '^the connections are closed$'):
+            async with asyncio.timeout(DEADLINE):
+                await threads.run()
+        await asyncio.gather(*running)
+
+    async def test_a_hand_that_fails_tells_those_who_wait_and_goes_on(self) -> None:
+        threads = self.threads(group=2)
+        first = await self.begin(threads)
+        running = await self.begin(threads, 2)
+        [hand] = self.hands
+        hand.trouble = RuntimeError('a bug')
+        hand.let(2)
+        async with asyncio.timeout(DEADLINE):
+            self.assertEqual([hand.trouble] * 3,
+                             await asyncio.gather(*first, *running, return_exceptions=True))
+            hand.trouble = None
+            hand.let(1)
+            self.assertEqual((), await threads.run())
 
     def test_a_loop_that_is_gone_is_told_nothing(self) -> None:
         """The thread ends all the same, and nobody is told of it."""
