@@ -212,8 +212,11 @@ class WireTestCase(HTTPTestCase):
         return connection
 
     async def exchange(self, data: bytes) -> Answer:
-        """The answer to bytes on a connection of their own."""
-        return await (await self.connect()).exchange(data)
+        """The answer to bytes on a connection of their own, which the client ends then."""
+        connection = await self.connect()
+        answer = await connection.exchange(data)
+        await connection.close()
+        return answer
 
     async def read(self, path: str) -> Any:
         """The value that a path has."""
