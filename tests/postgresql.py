@@ -309,7 +309,9 @@ class PostgreSQL(_Program):
         self._guard: subprocess.Popen[bytes] | None = None  # while it is frozen
         self._settings = {
             'port': str(self.port), 'listen_addresses': '127.0.0.1',
-            'unix_socket_directories': '', 'log_line_prefix': '%m [%p] %u ', **settings}
+            'unix_socket_directories': '', 'log_line_prefix': '%m [%p] %u ',
+            # In its own folder: in /dev/shm it would leave it behind when it is killed.
+            'dynamic_shared_memory_type': 'mmap', **settings}
 
     def _prepare(self) -> None:
         password = self._write('password', SUPERUSER_PASSWORD)
