@@ -1,10 +1,13 @@
 """Connections: what goes over one, and what those beyond the cap get."""
 
 import json
+import logging
 import unittest
+from unittest import mock
 
 from addrservice.config import Settings
 from addrservice.http_server.abstract import MAX_OVERFLOW
+from addrservice.tracing import AbstractTraceCollector, collecting
 from tests.support import make_settings
 from tests.wire import SMALL, WireTestCase, head, request
 
@@ -80,6 +83,18 @@ class ConnectionTest(WireTestCase):
             answer = await connection.exchange(request(method, '/addressbook'))
             self.assertEqual(method, self.assert_error(answer, 405)['method'])
             self.assertNotIn('Connection', answer.headers)
+
+    async def test_a_request_with_a_method_that_nobody_knows_is_told_to_collectors(self) -> None:
+        collector = mock.create_autospec(AbstractTraceCollector, instance=True)
+        collector.follows.return_value = frozenset()
+        with collecting([collector], logging.getLogger('test')):
+            connection = await self.connect()
+            self.assert_error(await connection.exchange(request('BREW', '/addressbook')), 405)
+            await self.until(lambda: collector.exit.called)
+        [span] = collector.exit.call_args.args
+        self.assertEqual('HTTP /addressbook', span.name)
+        self.assertEqual(('_OTHER', 405), (span.attributes['http.request.method'],
+                                           span.attributes['http.response.status_code']))
 
     async def test_a_method_that_nobody_knows_gets_405_before_all_of_its_body_has_come(
         self

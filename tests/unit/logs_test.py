@@ -27,6 +27,7 @@ import yaml
 from addrservice.config import LOCAL_CONFIG
 from addrservice.logs import (
     BatchHandler, JSONFormatter, KeyValueFormatter, RequestFilter, log_request, request_id,
+    trace_id,
 )
 from tests.support import DEADLINE, ROOT, config_document
 
@@ -119,6 +120,12 @@ class RequestFilterTest(LogsTestCase):
         record = logging.makeLogRecord({})
         self.assertTrue(self.filter.filter(record))
         self.assertEqual('abc', vars(record)['request_id'])
+
+    def test_a_record_gets_the_id_of_the_trace_in_progress(self) -> None:
+        self.addCleanup(trace_id.reset, trace_id.set('def'))
+        record = logging.makeLogRecord({})
+        self.assertTrue(self.filter.filter(record))
+        self.assertEqual('def', vars(record)['trace_id'])
 
     def test_a_record_outside_of_any_request_passes_as_it_is(self) -> None:
         request_id.set(None)

@@ -41,7 +41,7 @@ STOP_DEADLINE: Final = 2.0  # seconds
 
 # Spans that are sent at once, unless the environment says so: while the SDK's 512 are encoded, no
 # request is answered for 20 ms.
-BATCH: Final = 64
+BATCH: Final = 32
 
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
     'internal': SpanKind.INTERNAL,
