@@ -5,7 +5,7 @@ from typing import Final
 from bench import programs, usage
 from bench.harness import CONNECTIONS, Bench, Result
 from bench.rounds import Sample, take_turns
-from bench.servers import SERVICE, Setup
+from bench.servers import SAME_WORK, SERVICE, Setup
 
 PEER: Final = 'aiohttp_peer'
 ALONE: Final = 'asyncpg alone, POST'
@@ -13,7 +13,7 @@ _POOL: Final = 10  # connections to the database, as the service and its peers h
 
 # Of whom, and of which kind, by title.
 ROWS: Final = {f'{SERVICE}, GET one': (SERVICE, 'get'), f'{SERVICE}, POST': (SERVICE, 'post'),
-               f'{PEER}, POST': (PEER, 'post')}
+               f'{SAME_WORK}, POST': (SAME_WORK, 'post'), f'{PEER}, POST': (PEER, 'post')}
 
 
 def run(bench: Bench) -> Result:
@@ -21,12 +21,12 @@ def run(bench: Bench) -> Result:
     def measure(title: str) -> Sample:
         return _measure_asyncpg(bench) if title == ALONE else _measure(bench, *ROWS[title])
 
-    ours, peers = f'{SERVICE}, POST', f'{PEER}, POST'
+    ours, same, peers = f'{SERVICE}, POST', f'{SAME_WORK}, POST', f'{PEER}, POST'
     return Result(
         f'Operations per second over PostgreSQL; usual entry, one process, {CONNECTIONS} clients, '
         f'{_POOL} connections to the database',
         take_turns([*ROWS, ALONE], bench.rounds(), measure),
-        [(ours, ALONE), (peers, ALONE), (ours, peers)],
+        [(ours, ALONE), (same, ALONE), (peers, ALONE), (same, peers)],
         ['"us" is the CPU time of one operation on each side, "CPUs" what all of them took in a '
          'second: the server has one, PostgreSQL and the load generator share the other. Who takes '
          'nearly all of a CPU has no room for more.',

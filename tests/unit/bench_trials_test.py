@@ -202,7 +202,7 @@ class LatencyTest(unittest.TestCase):
 
         bench = mock.Mock(latency=latency, rounds=lambda: 2, quick=True)
         bench.filled = lambda name: nullcontext(name)
-        bench.throughput = lambda name, _: mock.Mock(rate=highest[name].pop(0))
+        bench.throughput = lambda name, _, connections: mock.Mock(rate=highest[name].pop(0))
         with mock.patch.object(latency_trial, '_measure_streaming', lambda *_: {}):
             result = latency_trial.run(bench)
         self.assertEqual([700, 700], [rate for name, rate in asked if name == BARE_UVLOOP])
