@@ -11,12 +11,13 @@ from bench import BenchError, load, machine, rightness, tools
 from bench.entries import SIZES, encoded
 from bench.rounds import Samples
 from bench.servers import Server, Setup, bodies
-from tests.otlp import Receiver
+from bench.traces import TraceSink
 from tests.postgresql import PostgreSQL, dsn_of, new_role
 
 BARE: Final = 'bare_tornado'
 BARE_UVLOOP: Final = 'bare_uvloop'
-_UNCHECKED: Final = (BARE, BARE_UVLOOP)  # answer constants
+BUSY_UVLOOP: Final = 'busy_uvloop'
+_UNCHECKED: Final = (BARE, BARE_UVLOOP, BUSY_UVLOOP)  # answer constants
 PEERS: Final = (
     'tornado_tutorial', 'fastapi_pydantic', 'litestar_peer', 'starlette_peer', 'aiohttp_peer')
 RIVALS: Final = ('fastapi_pydantic', 'aiohttp_peer')  # where all of them would take too long
@@ -82,8 +83,8 @@ class Bench:
         return self._stack.enter_context(PostgreSQL())
 
     @cached_property
-    def _receiver(self) -> Receiver:
-        return self._stack.enter_context(Receiver())
+    def _traces(self) -> TraceSink:
+        return self._stack.enter_context(TraceSink())
 
     def new_dsn(self) -> str:
         """The address of an empty PostgreSQL store."""
@@ -113,7 +114,7 @@ class Bench:
     def _serve(self, name: str, setup: Setup) -> Iterator[Server]:
         with TemporaryDirectory(dir=self.folder) as folder:
             address = self._address(setup.store, folder)
-            setup = setup._replace(store=address, traces=self._receiver.url)
+            setup = setup._replace(store=address, traces=self._traces.url)
             with Server(name, setup, Path(folder)) as server:
                 yield server
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from bench.harness import BARE, BARE_UVLOOP
+from bench.harness import BARE, BARE_UVLOOP, BUSY_UVLOOP
 from bench.report import Document, has_failed, number
 from bench.servers import SERVICE
 
@@ -122,7 +122,7 @@ def plain(name: str) -> str:
 def _colour(name: str) -> str:
     if name.startswith(SERVICE):
         return _OURS
-    return _FLOOR if name in (BARE, BARE_UVLOOP) else _PEER
+    return _FLOOR if name in (BARE, BARE_UVLOOP, BUSY_UVLOOP) else _PEER
 
 
 # The trials with a plot: how it is drawn, and of which measures.

@@ -30,9 +30,9 @@ class Constant(asyncio.Protocol):
         self._transport.write(answer * data.count(b'\r\n\r\n'))
 
 
-async def serve_forever(place: serving.Place) -> None:
+async def serve_forever(place: serving.Place, protocol: type[Constant] = Constant) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Constant, sock=place.listener)
+    server = await loop.create_server(protocol, sock=place.listener)
     place.announce()
     await server.serve_forever()
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.harness import BARE_UVLOOP as FLOOR
-from bench.harness import RIVALS, Bench, Result
+from bench.harness import BUSY_UVLOOP, RIVALS, Bench, Result
 from bench.load import CLIENTS, PERCENTILES
 from bench.rounds import Sample, take_turns
-from bench.servers import SERVICE, Server
+from bench.servers import SAME_WORK, SERVICE, Server
 
 SHARE: Final = 0.7  # of the highest throughput
 QUIET: Final = f'{SERVICE}, large book'
@@ -29,15 +29,17 @@ def run(bench: Bench) -> Result:
                 rates[name] = _highest(bench, server) * SHARE
             return _measure(bench, server, rates[SERVICE if name == FLOOR else name])
 
-    samples = take_turns([SERVICE, *RIVALS, FLOOR], bench.rounds(), measure)
+    samples = take_turns([SERVICE, SAME_WORK, *RIVALS, BUSY_UVLOOP, FLOOR], bench.rounds(), measure)
     entries = 10_000 if bench.quick else 100_000
     return Result(
         f'Milliseconds at 70 % of the highest throughput over the same {CLIENTS} connections; GET '
         'one, usual entry, memory',
         {**samples, **_measure_streaming(bench, entries)},
-        [(SERVICE, FLOOR), (STREAMING, QUIET)],
+        [(SERVICE, BUSY_UVLOOP), (SAME_WORK, BUSY_UVLOOP), (STREAMING, QUIET)],
         [f'"{FLOOR}" answers a constant without any framework, at the rate of "{SERVICE}": what '
-         'waiting there is in its row is that of the machine and of the load generator.',
+         'waiting there is in its row is that of the load generator. '
+         f'"{BUSY_UVLOOP}" first adds up numbers, always the same, for as long as a service takes, '
+         'and is asked at 70 % of its own: what waiting there is more is that of the machine.',
          f'The large book has {entries:,} entries; its reader has one connection and asks for it '
          'again and again. Both rows are at the same rate, 70 % of the throughput without the '
          'reader.'])

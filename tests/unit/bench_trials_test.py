@@ -15,8 +15,8 @@ from unittest import mock
 from addrservice.validation import parse_json
 from bench import functions, load
 from bench.entries import encoded
-from bench.harness import BARE_UVLOOP, RIVALS
-from bench.servers import SERVICE, Server, ServerError
+from bench.harness import BARE_UVLOOP, BUSY_UVLOOP, RIVALS
+from bench.servers import SAME_WORK, SERVICE, Server, ServerError
 from bench.trials import functions as functions_trial
 from bench.trials import latency as latency_trial
 from bench.trials import postgresql, processes, scale
@@ -193,7 +193,8 @@ class ProcessesTest(unittest.TestCase):
 class LatencyTest(unittest.TestCase):
     def test_the_floor_is_asked_at_the_rate_of_the_service(self) -> None:
         """Its own would be another load; all others are asked at 70 % of their own."""
-        highest = {SERVICE: [1000.0, 2000.0], **{name: [5000.0] * 2 for name in RIVALS}}
+        others = {SAME_WORK, BUSY_UVLOOP, *RIVALS}
+        highest = {SERVICE: [1000.0, 2000.0], **{name: [5000.0] * 2 for name in others}}
         asked: list[tuple[str, float]] = []
 
         def latency(name: str, rate: float) -> load.Latency:
@@ -207,8 +208,8 @@ class LatencyTest(unittest.TestCase):
             result = latency_trial.run(bench)
         self.assertEqual([700, 700], [rate for name, rate in asked if name == BARE_UVLOOP])
         self.assertEqual([700, 1400], [rate for name, rate in asked if name == SERVICE])
-        self.assertEqual({3500}, {rate for name, rate in asked if name in RIVALS})
-        self.assertIn((SERVICE, BARE_UVLOOP), result.comparisons)
+        self.assertEqual({3500}, {rate for name, rate in asked if name in others})
+        self.assertIn((SERVICE, BUSY_UVLOOP), result.comparisons)
 
 
 class PostgreSQLTest(unittest.TestCase):
