@@ -31,7 +31,7 @@ GC_THRESHOLDS: Final = (10_000, 50, 20)
 
 # Requests on one connection to a worker: those of many clients spread over all workers again soon
 # after one of these was replaced.
-MAX_REQUESTS: Final = 100
+MAX_REQUESTS: Final = 1000
 
 # How often a worker's event loop says that it turns, in the time after which it counts as stuck.
 BEATS: Final = 4
