@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -69,16 +70,30 @@ class _Crew:
         self._tasks = tasks
         self._logger = logger
         self._workers: set[Worker] = set()
+        self._cpus = sorted(os.sched_getaffinity(0))  # the one that was given longest ago first
 
     def start(self, configuration: Configuration) -> Worker:
         """A worker that has just been started; one that has ended, if that was not possible."""
         taken = {worker.slot for worker in self._workers if not worker.ended.is_set()}
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-        worker = Worker(slot, configuration, self._logger)
+        worker = Worker(slot, configuration, self._logger, self._choose_cpu(configuration))
         if worker.start(self._launch):
             self._workers.add(worker)
             self._tasks.create_task(self._accompany(worker))
         return worker
+
+    def _choose_cpu(self, configuration: Configuration) -> int | None:
+        """Where as many are to serve as there are CPUs, the one that the fewest have.
+
+        Else the system chooses: these may be few of many CPUs, and others choose theirs, too.
+        """
+        if configuration.service.processes != len(self._cpus):
+            return None
+        taken = Counter(worker.cpu for worker in self._workers if not worker.ended.is_set())
+        chosen = min(self._cpus, key=lambda cpu: taken[cpu])
+        self._cpus.remove(chosen)
+        self._cpus.append(chosen)
+        return chosen
 
     async def settled(self, configuration: Configuration) -> Worker:
         """A new worker that is ready, or has ended without being so."""

@@ -4,14 +4,21 @@ The workers are stand-ins for the service; what they do is written in their conf
 """
 
 import asyncio
+import contextlib
+import os
 import re
 import signal
 import sys
 import time
+import unittest
+from typing import Final
 from unittest.mock import patch
 
 from addrservice.config import ServiceSettings
 from tests.supervised import SupervisorTestCase, until
+
+cpus_of = os.sched_getaffinity  # whatever the supervisor is made to see
+CPUS: Final = sorted(cpus_of(0))
 
 
 class DeathTest(SupervisorTestCase):
@@ -60,6 +67,39 @@ class DeathTest(SupervisorTestCase):
             self.text = 'sys.exit(2)'
             self.send(signal.SIGKILL, self.noted('start0')[-1])
             await until(lambda: len(self.noted('start0')) == 2)
+
+
+@unittest.skipIf(len(CPUS) < 2, 'there is one CPU only')
+class PlacementTest(SupervisorTestCase):
+    """Which CPU the threads of a worker are bound to."""
+
+    def bound(self) -> list[list[int]]:
+        """The CPUs of each worker that lives."""
+        found = []
+        for process in [pid for slot in range(3) for pid in self.noted(f'start{slot}')]:
+            with contextlib.suppress(ProcessLookupError):
+                found.append(sorted(cpus_of(process)))
+        return sorted(found)
+
+    async def test_as_many_as_there_are_cpus_have_one_each_whoever_is_replaced(self) -> None:
+        two = CPUS[:2]
+        each = [[cpu] for cpu in two]
+        with patch('addrservice.supervisor.os.sched_getaffinity', return_value={*two}):
+            async with self.supervised():
+                self.assertEqual(each, self.bound())
+                await self.reload()
+                await until(lambda: self.bound() == each)
+                for slot, successor in ((0, 0), (2, 1)):
+                    starts = len(self.noted(f'start{successor}'))
+                    self.send(signal.SIGKILL, self.noted(f'start{slot}')[-1])
+                    await until(lambda: len(self.noted(f'start{successor}')) > starts)
+                    await until(lambda: self.bound() == each)
+
+    async def test_fewer_or_more_of_them_are_left_to_the_system(self) -> None:
+        for seen in (CPUS[:1], [*CPUS, max(CPUS) + 1, max(CPUS) + 2]):
+            with patch('addrservice.supervisor.os.sched_getaffinity', return_value={*seen}):
+                async with self.supervised():
+                    self.assertEqual([CPUS, CPUS], self.bound())
 
 
 class StuckTest(SupervisorTestCase):
