@@ -113,6 +113,7 @@ class AddressBookEntryRequestHandler(BaseRequestHandler):
         preconditions = Preconditions.of(self.request.headers)
         if preconditions is not None and not preconditions.allow_reading(entry.version):
             raise PreconditionFailedError(nickname)
+        # These need no look by set_header: what is in them is the service's own.
         self._headers.update({
             'Cache-Control': PERSONAL,
             'Last-Modified': last_modified(entry.version),

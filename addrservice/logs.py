@@ -149,7 +149,7 @@ class BatchHandler(logging.Handler):
         self.flush_level = logging.getLevelNamesMapping()[flush_level]
         self._writes: deque[bytearray] = deque()
         self._clock: asyncio.AbstractEventLoop | None = None  # that is about to call
-        self._clock_thread = 0
+        self._clock_thread = 0  # in which that runs
         self._failing = False
         self._lost = self._lost_told = 0
 
@@ -323,5 +323,5 @@ def _common_attributes(logger: str, level: int, thread: int) -> dict[str, Any]:
     return {name: None if name == 'taskName' else value for name, value in vars(record).items()}
 
 
-# To ask for the process id each time would take longer than all the rest of a record.
+# To ask for the process id each time would take a third as long as all the rest of a record.
 os.register_at_fork(after_in_child=_common_attributes.cache_clear)

@@ -17,7 +17,6 @@ from addrservice.compression import Inflater, NegotiatedGzip
 from addrservice.negotiation import accepts_gzip
 from addrservice.request import Request
 
-
 # The fields that tell of a body.
 _OF_BODIES: Final = frozenset({'Content-Encoding', 'Content-Length', 'Expect'})
 

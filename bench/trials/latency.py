@@ -17,7 +17,7 @@ STREAMING: Final = f'{SERVICE}, large book being read'
 
 
 def run(bench: Bench) -> Result:
-    """GET one at 70 % of what wrk gets; and the same while somebody reads a large book.
+    """GET one at 70 % of what is possible; and the same while somebody reads a large book.
 
     The floor is asked at the last rate of the service: the load is then the same.
     """
