@@ -10,12 +10,12 @@ from addrservice.tracing.decorator import trace
 from addrservice.tracing.function_table import CumulativeFunctionTimeProfiler
 from addrservice.tracing.spans import (
     INNER_KINDS, AbstractTraceCollector, Attribute, Kind, Span, begin_request, collecting,
-    create_collector, end_request, is_on, span,
+    create_collector, end_request, is_followed_here, is_on, span,
 )
 from addrservice.tracing.timeline import Timeline
 
 __all__ = [
     'INNER_KINDS', 'AbstractTraceCollector', 'Attribute', 'CumulativeFunctionTimeProfiler',
     'Kind', 'Span', 'Timeline', 'begin_request', 'collecting', 'create_collector', 'end_request',
-    'is_on', 'span', 'trace',
+    'is_followed_here', 'is_on', 'span', 'trace',
 ]

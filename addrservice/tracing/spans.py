@@ -19,7 +19,11 @@ Attribute = str | int | float
 # Of all kinds but that of requests: what may be inside of one.
 INNER_KINDS: Final[frozenset[Kind]] = frozenset({'internal', 'store', 'client'})
 
+Followers = Mapping[Kind, Sequence['AbstractTraceCollector']]
+
 _NOTHING: Final[Mapping[str, str]] = {}
+_NOBODY: Final[Followers] = {}
+_NO_KIND: Final[frozenset[Kind]] = frozenset()
 _NO_SPAN: Final = contextlib.nullcontext()
 
 
@@ -37,12 +41,12 @@ class Span:
     the call runs), ``error`` the exception that left it. ``attributes`` may grow until the exit;
     their names are those of OpenTelemetry's semantic conventions. The next two are for a collector
     to set when a request is entered: ``trace_id``, 32 hex digits, for log and metrics, and
-    ``traceresponse``, for the answer. ``followed`` are the kinds of spans inside that some
-    collector wants to be told of.
+    ``traceresponse``, for the answer. ``followers`` has the collectors that want to be told of the
+    spans inside, by the kind of these.
     """
 
     __slots__ = ('name', 'kind', 'parent', '_task', 'error', 'start_ns', 'end_ns', 'attributes',
-                 'carrier', 'trace_id', 'traceresponse', 'followed')
+                 'carrier', 'trace_id', 'traceresponse', 'followers')
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class Span:
         self.carrier = carrier
         self.trace_id: str | None = None
         self.traceresponse: str | None = None
-        self.followed: frozenset[Kind] = parent.followed if parent else INNER_KINDS
+        self.followers: Followers = parent.followers if parent else _NOBODY
         self.start_ns = time.perf_counter_ns()
         self.end_ns = 0
 
@@ -98,7 +102,8 @@ class AbstractTraceCollector(ABC):
     def follows(self, request: Span) -> frozenset[Kind]:
         """The kinds of spans inside of a request that it wants to be told of; all, unless told.
 
-        Asked once, when the request was entered. It may be told of others all the same.
+        Asked once, when the request was entered. What it is told of may be inside of something
+        that it is not told of.
         """
         return INNER_KINDS
 
@@ -153,27 +158,45 @@ class Tracer:
         self._collectors = collectors
         self._logger = logger
         self._failures: Counter[int] = Counter()  # by id: not every collector can be hashed
+        self._everyone: Followers = dict.fromkeys(INNER_KINDS, collectors)
+        self._choices: dict[tuple[frozenset[Kind], ...], Followers] = {}
 
     def enter(self, span: Span) -> Span:
-        for collector in self._collectors:
+        if span.parent is None:
+            span.followers = self._everyone
+        for collector in self._concerned(span):
             try:
                 collector.enter(span)
             except Exception:
                 self._log_failure(collector)
         return span
 
-    def followed(self, request: Span) -> frozenset[Kind]:
-        kinds: frozenset[Kind] = frozenset()
+    def _concerned(self, span: Span) -> 'Sequence[AbstractTraceCollector]':
+        return self._collectors if span.parent is None else span.followers.get(span.kind, ())
+
+    def ask_who_follows(self, request: Span) -> None:
+        """Lets the collectors choose what they want to be told of inside of a request."""
+        wanted: list[frozenset[Kind]] = []
         for collector in self._collectors:
             try:
-                kinds |= collector.follows(request)
+                wanted.append(frozenset(collector.follows(request)))
             except Exception:
                 self._log_failure(collector)
-        return kinds
+                wanted.append(_NO_KIND)
+        choice = tuple(wanted)
+        followers = self._choices.get(choice)
+        if followers is None:
+            followers = self._choices[choice] = self._by_kind(wanted)
+        request.followers = followers
+
+    def _by_kind(self, wanted: Sequence[frozenset[Kind]]) -> Followers:
+        by_kind = {kind: [collector for collector, kinds in zip(self._collectors, wanted)
+                          if kind in kinds] for kind in INNER_KINDS}
+        return {kind: collectors for kind, collectors in by_kind.items() if collectors}
 
     def exit(self, span: Span) -> None:
         span.end_ns = time.perf_counter_ns()
-        for collector in self._collectors:
+        for collector in self._concerned(span):
             try:
                 collector.exit(span)
             except Exception:
@@ -237,9 +260,9 @@ def span(
     name: str, kind: Kind, attributes: Mapping[str, Attribute]
 ) -> contextlib.AbstractContextManager[object]:
     """A block of code as a span, where a decorator will not do."""
-    if tracer is None or not is_followed(parent := current_span.get(), kind):
+    if tracer is None or not is_followed_here(kind):
         return _NO_SPAN
-    made = Span(name, parent, kind)
+    made = Span(name, current_span.get(), kind)
     made.attributes.update(attributes)
     return Traced(tracer, made)
 
@@ -251,7 +274,12 @@ def is_on() -> bool:
 
 def is_followed(parent: Span | None, kind: Kind) -> bool:
     """Whether any collector wants to be told of a span of that kind inside of another one."""
-    return parent is None or kind in parent.followed
+    return parent is None or kind in parent.followers
+
+
+def is_followed_here(kind: Kind) -> bool:
+    """The same of one that would begin here and now."""
+    return tracer is not None and is_followed(current_span.get(), kind)
 
 
 def begin_request(name: str, carrier: Mapping[str, str]) -> Span:
@@ -263,7 +291,7 @@ def begin_request(name: str, carrier: Mapping[str, str]) -> Span:
     """
     assert tracer is not None
     made = tracer.enter(Span(name, None, 'server', carrier))
-    made.followed = tracer.followed(made)
+    tracer.ask_who_follows(made)
     current_span.set(made)
     return made
 

@@ -21,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from addrservice.collectors.prometheus import PrometheusCollector, exposition
+from addrservice.collectors.prometheus.collector import TOGETHER
 from addrservice.collectors.prometheus.metrics import WATCHED
 from addrservice.collectors.prometheus.pulse import Pulse
-from addrservice.collectors.prometheus.tallies import Tallies, Tally
 from addrservice.errors import (
     InvalidEntryError, InvalidJSONError, InvalidParameterError, KeyReusedError, NicknameTakenError,
     NothingDoneError, OutcomeUnknownError, PreconditionFailedError, StoreError,
@@ -390,41 +390,61 @@ class AnswerTest(CollectorTestCase):
         self.assertEqual({}, traces(collector, 'addrservice_http_requests_total'))
 
 
-class TalliesTest(unittest.TestCase):
-    def test_nothing_is_lost_where_it_is_given_on_while_more_is_added(self) -> None:
-        given = 0
+class CountingTest(CollectorTestCase):
+    """What has ended is counted some at a time, and whenever the figures are asked for."""
 
-        def take(_: str, tally: Tally) -> None:
-            nonlocal given
-            given += sum(tally.durations)
+    def counted(self, collector: PrometheusCollector) -> float:
+        return sum(sample.value for sample in scrape(collector)
+                   if sample.name == 'addrservice_http_requests_total')
 
-        tallies = Tallies(take)
+    async def test_what_has_ended_does_not_pile_up(self) -> None:
+        collector = self.start()
+        pass_through(collector, *(request() for _ in range(TOGETHER + 1)))
+        self.assertEqual(1, len(collector._ended))
+        self.assertEqual(TOGETHER + 1, self.counted(collector))
+
+    async def test_what_cannot_be_counted_loses_nothing_else(self) -> None:
+        collector = self.start()
+        odd = Span('GET /', None, 'server')  # without attributes
+        pass_through(collector, request(), odd, request())
+        with self.assertRaises(KeyError):
+            collector.expose('')
+        self.assertEqual(2, self.counted(collector))
+
+    async def test_nothing_is_lost_where_it_is_counted_while_more_ends(self) -> None:
+        collector = self.start()
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(1e-6)
+        spans = [request() for _ in range(5_000)]
         with ThreadPoolExecutor(1) as pool:
-            adding = pool.submit(lambda: [tallies.add('key', .003) for _ in range(20_000)])
-            while not adding.done():
-                tallies.give_on()
-        tallies.give_on()
-        self.assertEqual(20_000, given)
+            passing = pool.submit(pass_through, collector, *spans)
+            while not passing.done():
+                collector._give_on()
+        self.assertEqual(len(spans), self.counted(collector))
 
-    def test_who_gives_on_waits_for_another_who_does_for_else_its_answer_would_lack_that(
+    async def test_who_gives_on_waits_for_another_who_does_for_else_its_answer_would_lack_that(
         self
     ) -> None:
+        collector = self.start()
         begun, may_end = threading.Event(), threading.Event()
+        count = collector._requests.count
 
-        def take(*_: object) -> None:
+        def count_slowly(span: Span) -> None:
             begun.set()
             may_end.wait(DEADLINE)
+            count(span)
 
-        tallies = Tallies(take)
-        tallies.add('key', .003)
-        with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(tallies.give_on)
+        pass_through(collector, request())
+        with (mock.patch.object(collector._requests, 'count', count_slowly),
+              ThreadPoolExecutor(2) as pool):
+            first = pool.submit(collector._give_on)
             begun.wait(DEADLINE)
-            second = pool.submit(tallies.give_on)
+            second = pool.submit(collector._give_on)
             self.assertEqual({first, second}, wait([first, second], .05).not_done)
+            # The event loop does not: it leaves what has ended to them.
+            pass_through(collector, *(request() for _ in range(TOGETHER)))
             may_end.set()
+        self.assertEqual(TOGETHER + 1, self.counted(collector))
 
 
 class WorkersTest(CollectorTestCase):

@@ -601,9 +601,13 @@ class RequestTest(unittest.TestCase):
                 self.assertEqual([None, *names[:-1]],
                                  [recorder.parent(name) for name in names])
 
-    def test_what_one_wants_to_be_told_of_all_are_told_of(self) -> None:
-        seen = ['GET /', 'read', 'add']
-        self.assertEqual([seen, seen], self.names_seen(Selective('store'), Selective('internal')))
+    def test_each_is_told_of_what_it_wants_to_be_told_of(self) -> None:
+        """The parent of one may be another's."""
+        first, second = Selective('store'), Selective('internal')
+        self.assertEqual([['GET /', 'read'], ['GET /', 'add']], self.names_seen(first, second))
+        self.assertEqual(['read', 'GET /'], first.ended())
+        self.assertEqual(['add', 'GET /'], second.ended())
+        self.assertEqual('read', second.parent('add'))
 
     def test_a_request_leaves_nothing_for_the_garbage_collector(self) -> None:
         """It would stop the service for some milliseconds, again and again."""

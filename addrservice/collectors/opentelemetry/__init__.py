@@ -146,7 +146,7 @@ class OpenTelemetryCollector(AbstractTraceCollector):
     def _begin(self, span: Span) -> None:
         if self._way_out is None:
             return
-        if 'traceparent' not in span.carrier:
+        if span.carrier.get('traceparent') is None:
             drawn = self._ids.generate_trace_id()
             if drawn & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
                 span.trace_id = f'{drawn:032x}'  # for the log; there is nothing to answer

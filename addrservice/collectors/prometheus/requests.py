@@ -41,9 +41,12 @@ class RequestCounter:
             self.in_flight += 1
 
     def end(self, span: Span) -> None:
-        """Counts a request that has ended."""
+        """Counts it no more: it has ended."""
         if not span.name.endswith(_SCRAPE):
             self.in_flight -= 1
+
+    def count(self, span: Span) -> None:
+        """Counts a request that has ended."""
         attributes: dict[str, Any] = span.attributes
         key = (attributes['http.request.method'], attributes.get('http.route', UNMATCHED),
                attributes['http.response.status_code'])
@@ -51,7 +54,8 @@ class RequestCounter:
         bucket = self._tallies.add(key, seconds, attributes['http.request.body.size'],
                                    attributes['http.response.body.size'])
         if span.trace_id is not None and is_kept(span.traceresponse):
-            self._exemplars[key, bucket] = span.trace_id, seconds, time.time()
+            ended = time.time() - (time.perf_counter_ns() - span.end_ns) / 1e9
+            self._exemplars[key, bucket] = span.trace_id, seconds, ended
         if key[2] >= 400:
             self._count_refusal(key, span.error)
 

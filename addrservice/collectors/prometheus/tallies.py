@@ -3,7 +3,6 @@
 To count at once in the metrics of the library would take five times as long, for each request.
 """
 
-import threading
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -26,7 +25,7 @@ class Tally:
 
 
 class Tallies(Generic[Key]):
-    """Tallies by key. They may be given on from another thread than they are made in.
+    """Tallies by key.
 
     :param take: is given each tally with its key
     """
@@ -34,26 +33,21 @@ class Tallies(Generic[Key]):
     def __init__(self, take: Callable[[Key, Tally], None]) -> None:
         self._take = take
         self._open: dict[Key, Tally] = {}
-        self._adding = threading.Lock()
-        self._giving = threading.Lock()
 
     def add(self, key: Key, seconds: float, received: int = 0, sent: int = 0) -> int:
         """Counts something. Gives the number of the bucket that it fell into."""
         bucket = bisect_left(SECONDS, seconds)
-        with self._adding:
-            tally = self._open.get(key)
-            if tally is None:
-                tally = self._open[key] = Tally()
-            tally.durations[bucket] += 1
-            tally.seconds += seconds
-            tally.received += received
-            tally.sent += sent
+        tally = self._open.get(key)
+        if tally is None:
+            tally = self._open[key] = Tally()
+        tally.durations[bucket] += 1
+        tally.seconds += seconds
+        tally.received += received
+        tally.sent += sent
         return bucket
 
     def give_on(self) -> None:
-        """Gives on all that there is; returns when others, who do the same, have done so too."""
-        with self._giving:
-            with self._adding:
-                closed, self._open = self._open, {}
-            for key, tally in closed.items():
-                self._take(key, tally)
+        """Gives on all that there is."""
+        closed, self._open = self._open, {}
+        for key, tally in closed.items():
+            self._take(key, tally)
