@@ -18,13 +18,11 @@ import uuid_utils
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
 from tornado.log import app_log
-from tornado.web import Application, GZipContentEncoding, HTTPError, OutputTransform, RequestHandler
+from tornado.web import Application, GZipContentEncoding, HTTPError, RequestHandler
 
 from addrservice import logs, request_span, tracing
 from addrservice.answer_headers import AnswerHeaders, canonical
-from addrservice.answers import (
-    INTERNAL, NO_BODY, answer_to, error_headers, message_of,
-)
+from addrservice.answers import INTERNAL, answer_to, error_headers, message_of
 from addrservice.auth.abstract import Caller
 from addrservice.body_handler import BodyRequestHandler
 from addrservice.config import ServiceSettings
@@ -51,18 +49,6 @@ class BaseRequestHandler(BodyRequestHandler):
     is_vital = False
     is_guarded = False
 
-    # Tornado's, in the order in which they are told.
-    SUPPORTED_METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
-
-    settings: dict[str, Any] = {}  # a property of RequestHandler's, and asked for often
-
-    # What RequestHandler's constructor, which is not called, would set.
-    _headers_written = False
-    _finished = False
-    _auto_finish = True
-    _transforms: list[OutputTransform] = []
-    _prepared_future = None
-
     # Looked at before initialize is called.
     span: Span | None = None
     admission: Admission = Admission()
@@ -70,7 +56,7 @@ class BaseRequestHandler(BodyRequestHandler):
     def __init__(
         self, application: Application, request: HTTPServerRequest, **arguments: Any
     ) -> None:
-        # Not RequestHandler's, which makes room for templates first.
+        # Not RequestHandler's: see LeanRequestHandler.
         self.application = application
         self.settings = application.settings
         self.request = request
@@ -85,9 +71,8 @@ class BaseRequestHandler(BodyRequestHandler):
         self.initialize_body(limits)
         self.service = service
         self.route = route
-        self.etag: str | None = None
         self.failure: str | None = None
-        self._streamed_size = 0
+        self._gate: Gate = self.settings['gate']
         if self._gate.trusts_proxies:
             self._take_note_of_origin()
 
@@ -185,7 +170,7 @@ class BaseRequestHandler(BodyRequestHandler):
         """Bytes of the answer's body; of one that was streamed, before its compression."""
         if self.request.method == 'HEAD':
             return 0
-        return int(self._headers.get('Content-Length', self._streamed_size))
+        return int(self._headers.get('Content-Length', self.sent_size))
 
     async def _pass_gate(self, method: str) -> None:
         authorization = self.request.headers.get_list('Authorization')
@@ -196,11 +181,6 @@ class BaseRequestHandler(BodyRequestHandler):
             self._refuse(self.admission.refusal)
         else:
             self._check_accept()
-
-    @property
-    def _gate(self) -> Gate:
-        gate: Gate = self.settings['gate']
-        return gate
 
     @property
     def caller(self) -> Caller | None:
@@ -252,10 +232,6 @@ class BaseRequestHandler(BodyRequestHandler):
         return (len(body) >= GZipContentEncoding.MIN_LENGTH
                 and accepts_gzip(self.request.headers.get('Accept-Encoding', '')))
 
-    def compute_etag(self) -> str | None:
-        """The handler's own: a version is cheaper than Tornado's hash of the body."""
-        return self.etag
-
     async def flush_page(self) -> None:
         """Sends what was written so far, and lets others have their turn.
 
@@ -263,7 +239,6 @@ class BaseRequestHandler(BodyRequestHandler):
         """
         if self.request.version == 'HTTP/1.0':
             self.request.headers.pop('Connection', None)  # it cannot be kept: see finish
-        self._streamed_size += sum(map(len, self._write_buffer))
         try:
             async with asyncio.timeout(self.limits.idle_connection_timeout):
                 await self.flush()
@@ -273,19 +248,13 @@ class BaseRequestHandler(BodyRequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> 'asyncio.Future[None]':
         """Ends the answer; a client that does not read it in time is cut off."""
-        if chunk is not None:
-            self.write(chunk)
-        flushed_before, size = self._headers_written, sum(map(len, self._write_buffer))
-        if flushed_before:
-            self._streamed_size += size
-        elif self.etag is None and self._status_code not in NO_BODY:
-            self._headers['Content-Length'] = str(size)  # as text: Tornado takes long over numbers
-        sent = super().finish()
+        is_streamed = self._headers_written
+        sent = super().finish(chunk)
         if not sent.done():
             timer = asyncio.get_running_loop().call_later(
                 self.limits.idle_connection_timeout, _close, self.request)
             sent.add_done_callback(lambda _: timer.cancel())
-        if flushed_before and self.request.version == 'HTTP/1.0':
+        if is_streamed and self.request.version == 'HTTP/1.0':
             # Without a length and without chunks, the answer ends where the connection does.
             sent.add_done_callback(lambda _: _close(self.request))
         return sent
@@ -301,13 +270,10 @@ class BaseRequestHandler(BodyRequestHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answers an exception as ``ERROR_TABLE`` has it."""
         reason = None
-        task = asyncio.current_task()
         if 'exc_info' in kwargs:
             error = kwargs['exc_info'][1]
             status_code, reason = answer_to(error) or (status_code, None)
             self._take_note_of_error(error)
-        elif task is not None and task.cancelling():  # a drain at its deadline
-            status_code = HTTPStatus.SERVICE_UNAVAILABLE
         if self._headers_written:
             self._cut_short(status_code)
         else:

@@ -5,9 +5,10 @@ import re
 from typing import Any, Final
 
 from tornado.httputil import HTTPInputError
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
 from addrservice.config import ServiceSettings
+from addrservice.lean_handler import LeanRequestHandler
 from addrservice.negotiation import JSON, MERGE_PATCH
 from addrservice.validation import parse_json
 
@@ -19,7 +20,7 @@ MAX_DISCARDED: Final = 8 * 1024 * 1024
 _UTF_8: Final = re.compile(r'\s*(;\s*(charset\s*=\s*("utf-8"|utf-8)\s*)?)*', re.IGNORECASE)
 
 
-class BodyRequestHandler(RequestHandler):
+class BodyRequestHandler(LeanRequestHandler):
     """Takes the body of a request.
 
     It arrives through ``data_received``, so that one over the limit is noticed and never held, and

@@ -120,7 +120,7 @@ class RequestDelegate(HTTPMessageDelegate):
             transforms.append(NegotiatedGzip())
         try:
             if not handler._finished:  # its client may be gone by now
-                await handler._execute(transforms, *self._arguments)
+                await handler.run(transforms, *self._arguments)
         finally:
             self._application.running.discard(self)
 

@@ -19,8 +19,8 @@ SCHEMA: Final = ROOT / PACKAGE / 'address-book-v1.0.json'
 ROOMS: Final = (
     '__main__', 'server', 'transfer', 'process', 'preparation', 'supervisor', 'workers', 'tls',
     'profiling', 'app', 'http_server', 'listening', 'docs', 'operators', 'routing', 'base_handler',
-    'body_handler', 'request', 'compression', 'answer_headers', 'request_span', 'answers', 'gate',
-    'openapi',
+    'body_handler', 'lean_handler', 'request', 'compression', 'answer_headers', 'request_span',
+    'answers', 'gate', 'openapi',
     'auth', 'collectors', 'throttle', 'forwarded', 'parameters', 'preconditions', 'negotiation',
     'cors', 'service', 'merge_patch', 'addressbook_db', 'sql_connectors', 'validation',
     'explanation', 'config', 'tracing', 'plugins', 'systemd', 'logs', 'errors', '',
@@ -28,7 +28,8 @@ ROOMS: Final = (
 
 # The only ones that know of the web.
 WEB: Final = {'http_server', 'listening', 'app', 'docs', 'operators', 'routing', 'base_handler',
-              'body_handler', 'request', 'compression', 'answer_headers', 'request_span', 'answers'}
+              'body_handler', 'lean_handler', 'request', 'compression', 'answer_headers',
+              'request_span', 'answers'}
 
 # Of use on their own, in another project too.
 INDEPENDENT: Final = ('errors', 'plugins', 'throttle', 'forwarded', 'logs', 'preconditions',
