@@ -298,6 +298,13 @@ class JSONFormatterTest(LogsTestCase):
             '{"process":7,"message":"a","request_id":null,"levelname":"INFO","more":1}',
             JSONFormatter('%(process)d %(message)s %(request_id)s %(levelname)s').format(record))
 
+    def test_it_puts_the_message_and_the_time_on_the_record_as_logging_does(self) -> None:
+        known = {'msg': 'a %s', 'args': ('b',), 'created': 1.5, 'msecs': 500.0}
+        records = [logging.makeLogRecord(known) for _ in range(2)]
+        logging.Formatter('%(asctime)s').format(records[0])
+        JSONFormatter('%(asctime)s').format(records[1])
+        self.assertEqual(*[(vars(each)['message'], vars(each)['asctime']) for each in records])
+
     def test_what_json_has_no_type_for_is_text(self) -> None:
         for value, expected in (
             (LookupError('lost'), 'lost'), (b'a', "b'a'"), (Path('/a'), '/a'),
@@ -480,6 +487,117 @@ class BatchHandlerTest(BatchHandlerTestCase):
     def test_where_the_stack_is_used_up_that_is_not_hidden(self) -> None:
         with mock.patch.object(self.handler, 'format', side_effect=RecursionError):
             self.assertRaises(RecursionError, self.logger.info, 'a')
+
+
+class Noting(logging.Formatter):
+    """Makes a line of the path of a request, or else of a message; notes what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = str(vars(record).get('path', record.getMessage()))
+        self.noted.append(line)
+        return line
+
+
+class Unprintable:
+    """A path that no line can be made of."""
+
+    def __str__(self) -> str:
+        raise LookupError('unprintable')
+
+
+class RequestLinesTest(BatchHandlerTestCase):
+    """Lines of requests, many of which are formatted one after the other."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.formatter = Noting()
+        self.handler.setFormatter(self.formatter)
+
+    def log(self, *paths: object, status: int = 200) -> None:
+        """Logs that many requests."""
+        for path in paths:
+            log_request(self.logger, **{**REQUEST, 'path': path, 'status': status})
+
+    def assert_formatted(self, *lines: str) -> None:
+        """These, and no others yet."""
+        self.assertEqual(list(lines), self.formatter.noted)
+
+    async def test_none_is_formatted_until_sixteen_wait(self) -> None:
+        """Which does not have them written yet."""
+        paths = [f'/{number}' for number in range(17)]
+        self.log(*paths[:15])
+        self.assert_formatted()
+        self.log(paths[15])
+        self.assert_formatted(*paths[:16])
+        self.log(paths[16])
+        self.assert_formatted(*paths[:16])
+        self.assertEqual('', self.read())
+        self.assertEqual(paths, await self.next_lines(17))
+
+    async def test_few_are_written_as_soon_as_other_lines_are(self) -> None:
+        self.handler.delay = 0.02
+        for paths in (['/a'], ['/b', '/c']):
+            begin = time.monotonic()
+            self.log(*paths)
+            self.assertEqual(paths, await self.next_lines(len(paths)))
+            self.assertGreaterEqual(time.monotonic() - begin, 0.02 - 0.001)
+
+    async def test_they_keep_their_place_among_other_lines(self) -> None:
+        """A line of another kind has all before it formatted."""
+        self.log('/a', '/b')
+        self.logger.info('c')
+        self.assert_formatted('/a', '/b', 'c')
+        self.logger.info('d')
+        self.log('/e')
+        self.assert_formatted('/a', '/b', 'c', 'd')
+        self.logger.info('f')
+        self.log('/g')
+        self.assertEqual(['/a', '/b', 'c', 'd', '/e', 'f', '/g'], await self.next_lines(7))
+
+    async def test_flush_and_close_write_them(self) -> None:
+        for act in (self.handler.flush, self.handler.close):
+            self.log('/a', '/b')
+            act()
+            self.assertEqual('/a\n/b\n', self.read())
+
+    async def test_an_error_writes_them(self) -> None:
+        """That of a request too."""
+        self.log('/a', '/b')
+        self.log('/c', status=500)
+        self.assertEqual('/a\n/b\n/c\n', self.read())
+        self.log('/d')
+        self.logger.error('e')
+        self.assertEqual('/d\ne\n', self.read())
+
+    async def test_a_line_of_another_thread_writes_them(self) -> None:
+        self.log('/a')
+        await asyncio.to_thread(self.log, '/b')
+        self.assertEqual('/a\n/b\n', self.read())
+
+    def test_where_no_event_loop_runs_each_is_written_at_once(self) -> None:
+        for path in ('/a', '/b'):
+            self.log(path)
+            self.assertEqual(f'{path}\n', self.read())
+
+    async def test_one_that_cannot_be_formatted_takes_none_with_it(self) -> None:
+        """Neither when the last of sixteen comes nor when they are written."""
+        for count in (16, 3):
+            with mock.patch('sys.stderr', io.StringIO()) as errors:
+                self.log('/a', Unprintable(), *['/b'] * (count - 2))
+                self.handler.flush()
+            self.assertEqual('/a\n' + '/b\n' * (count - 2), self.read())
+            self.assertEqual(1, errors.getvalue().count('LookupError: unprintable\n'))
+
+    async def test_where_the_stack_is_used_up_that_is_not_hidden(self) -> None:
+        """And those that have not been formatted yet are written."""
+        self.log('/a', '/b')
+        with mock.patch.object(self.handler, 'format', side_effect=RecursionError):
+            self.assertRaises(RecursionError, self.logger.info, 'c')
+        self.assertEqual(['/b', 'c'], await self.next_lines(2))
 
 
 class WholeLinesTest(BatchHandlerTestCase):
