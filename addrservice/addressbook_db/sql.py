@@ -35,6 +35,9 @@ READ_AGAIN: Final = (NothingDoneError, OutcomeUnknownError)
 WRITE_AGAIN: Final = (NothingDoneError,)
 RETRY_PAUSE: Final = 0.05
 
+# Seconds that new entries wait for others that are being committed: to commit is what takes long.
+PATIENCE: Final = 0.02
+
 # Seconds that a ping waits for an answer, and that an answer is good for.
 PING_DEADLINE: Final = 0.5
 PING_INTERVAL: Final = 1
@@ -65,7 +68,7 @@ class SQLAddressBookDB(AbstractAddressBookDB):
         if connector.is_remote:
             limit = settings.pool_size
             self._select_one = Batches(connector.read, self._select_several, limit).do
-            self._insert_one = Batches(connector.write, self._insert_several, limit).do
+            self._insert_one = Batches(connector.write, self._insert_several, limit, PATIENCE).do
 
     async def start(self) -> None:
         await self._connector.start()
