@@ -274,20 +274,27 @@ def _make_application(
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Logs the line of a request that has ended."""
+    """Logs the line of a request that has ended.
+
+    The path comes without the query: what people search for is personal.
+    """
     assert isinstance(handler, BaseRequestHandler)
-    logs.log_request(
-        access_log,
-        request_id=handler.request_id,
-        method=handler.request.method,
-        path=handler.request.path,
-        status=handler.get_status(),
-        milliseconds=1000 * handler.request.request_time(),
-        remote=handler.request.remote_ip,
-        trace_id=handler.span.trace_id if handler.span else None,
-        caller=handler.caller.name if handler.caller else None,
-        failure=handler.failure,
-    )
+    request, status, span = handler.request, handler.get_status(), handler.span
+    known: dict[str, object] = {
+        'request_id': handler.request_id,
+        'method': request.method,
+        'path': request.path,
+        'status': status,
+        'milliseconds': round(1000 * request.request_time(), 2),
+        'remote': request.remote_ip,
+    }
+    if span is not None and span.trace_id is not None:
+        known['trace_id'] = span.trace_id
+    if handler.caller is not None:
+        known['caller'] = handler.caller.name
+    if handler.failure is not None:
+        known['failure'] = handler.failure
+    logs.log_request(access_log, status, known)
     handler.end_span()
 
 

@@ -139,10 +139,10 @@ def _logger(handler: logging.Handler, stack: ExitStack) -> logging.Logger:
 def _log_line(stack: ExitStack) -> Call:
     handler = logs.BatchHandler(stack.enter_context(open(os.devnull, 'w', encoding='utf-8')))
     handler.setFormatter(logs.JSONFormatter())
-    return partial(
-        logs.log_request, _logger(handler, stack), request_id=_ID, method='GET',
-        path=f'/addressbook/{_ID}', status=200, milliseconds=0.5, remote='127.0.0.1',
-        trace_id=_TRACE, caller=None, failure=None)
+    logger = _logger(handler, stack)
+    return lambda: logs.log_request(logger, 200, {
+        'request_id': _ID, 'method': 'GET', 'path': f'/addressbook/{_ID}', 'status': 200,
+        'milliseconds': 0.5, 'remote': '127.0.0.1', 'trace_id': _TRACE})
 
 
 def _plain_log_line(stack: ExitStack) -> Call:
