@@ -39,12 +39,15 @@ class Setup(NamedTuple):
         trials takes ``sqlite`` and ``postgresql`` for a new one
     :param traces: where the service sends its traces
     :param settings: of the section ``service``, besides those of production
+    :param pool: connections to PostgreSQL that each process of the service may have, where they are
+        not as many as in production
     """
 
     store: str = 'memory'
     processes: int = 1
     traces: str = 'http://127.0.0.1:4318'
     settings: Mapping[str, Any] = {}
+    pool: int | None = None
 
 
 class Server:
@@ -196,8 +199,9 @@ def production(setup: Setup, observed: bool = True) -> dict[str, Any]:
     document['service'] |= {
         'address': '127.0.0.1', 'metrics-port': 0, 'metrics-address': '127.0.0.1',
         'drain-delay': 0, 'processes': setup.processes, **setup.settings}
+    pool = {'pool-size': setup.pool} if setup.pool else {}
     document['addr-db'] = (
-        {'memory': None} if setup.store == 'memory' else {'sql': {'dsn': setup.store}})
+        {'memory': None} if setup.store == 'memory' else {'sql': {'dsn': setup.store, **pool}})
     document['logging']['handlers']['console']['stream'] = 'ext://sys.stderr'
     if not observed:
         document['tracing'] = {}

@@ -11,9 +11,15 @@ PEER: Final = 'aiohttp_peer'
 ALONE: Final = 'asyncpg alone, POST'
 _POOL: Final = 10  # connections to the database, as the service and its peers have
 
-# Of whom, and of which kind, by title.
-ROWS: Final = {f'{SERVICE}, GET one': (SERVICE, 'get'), f'{SERVICE}, POST': (SERVICE, 'post'),
-               f'{SAME_WORK}, POST': (SAME_WORK, 'post'), f'{PEER}, POST': (PEER, 'post')}
+# Of whom, of which kind, and how many processes, by title.
+ROWS: Final = {
+    f'{SERVICE}, GET one': (SERVICE, 'get', 1),
+    f'{SERVICE}, POST': (SERVICE, 'post', 1),
+    f'{SERVICE}, POST, 2 processes': (SERVICE, 'post', 2),
+    f'{SAME_WORK}, POST': (SAME_WORK, 'post', 1),
+    f'{SAME_WORK}, POST, 2 processes': (SAME_WORK, 'post', 2),
+    f'{PEER}, POST': (PEER, 'post', 1),
+}
 
 
 def run(bench: Bench) -> Result:
@@ -21,22 +27,24 @@ def run(bench: Bench) -> Result:
     def measure(title: str) -> Sample:
         return _measure_asyncpg(bench) if title == ALONE else _measure(bench, *ROWS[title])
 
-    ours, same, peers = f'{SERVICE}, POST', f'{SAME_WORK}, POST', f'{PEER}, POST'
+    same, peers = f'{SAME_WORK}, POST', f'{PEER}, POST'
     return Result(
-        f'Operations per second over PostgreSQL; usual entry, one process, {CONNECTIONS} clients, '
-        f'{_POOL} connections to the database',
+        f'Operations per second over PostgreSQL; usual entry, {CONNECTIONS} clients, {_POOL} '
+        'connections to the database in all',
         take_turns([*ROWS, ALONE], bench.rounds(), measure),
-        [(ours, ALONE), (same, ALONE), (peers, ALONE), (same, peers)],
+        [*((row, ALONE) for row, (_, kind, _) in ROWS.items() if kind == 'post'), (same, peers)],
         ['"us" is the CPU time of one operation on each side, "CPUs" what all of them took in a '
-         'second: the server has one, PostgreSQL and the load generator share the other. Who takes '
-         'nearly all of a CPU has no room for more.',
+         'second. One process has the first CPU, PostgreSQL and the load generator share the '
+         'second, and two processes have what they leave of it, too. Who takes nearly all of a CPU '
+         'has no room for more.',
          f'asyncpg alone has the CPU of the server for itself. It inserts the same rows, each by a '
          f'statement that is committed, over as many connections, {CONNECTIONS} at once, on the '
          'same event loop; it speaks no HTTP, validates nothing and logs nothing.'])
 
 
-def _measure(bench: Bench, name: str, kind: str) -> Sample:
-    with bench.filled(name, Setup('postgresql')) as server:
+def _measure(bench: Bench, name: str, kind: str, processes: int) -> Sample:
+    setup = Setup('postgresql', processes, pool=_POOL // processes)
+    with bench.filled(name, setup) as server:
         stored, served = _database_seconds(bench), server.cpu_seconds()
         measured = bench.throughput(server, kind)
         served, stored = server.cpu_seconds() - served, _database_seconds(bench) - stored

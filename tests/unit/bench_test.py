@@ -12,7 +12,7 @@ from unittest import mock
 
 import msgspec
 
-from addrservice.config import Settings
+from addrservice.config import Settings, SQLSettings
 from addrservice.validation import parse_json, serialise_entry
 from bench import entries, load, machine, report, rounds, servers, tools, trials
 from bench.harness import Result
@@ -292,6 +292,13 @@ class PartsTest(unittest.TestCase):
                          list(settings.tracing.values()))
         self.assertEqual('INFO', document['logging']['loggers']['tornado.access']['level'])
         self.assertIsNone(settings.auth)
+
+    def test_processes_can_share_the_connections_to_a_database(self) -> None:
+        for pool, expected in ((None, 10), (5, 5)):
+            setup = servers.Setup('postgresql://127.0.0.1/book', 2, pool=pool)
+            sql = msgspec.convert(servers.production(setup), Settings).addr_db.sql
+            assert isinstance(sql, SQLSettings)
+            self.assertEqual(expected, sql.pool_size)
 
     def test_a_server_is_bound_to_its_cpus(self) -> None:
         """To the first ones, unless there is no other for the load."""
