@@ -156,10 +156,10 @@ class BaseRequestHandler(BodyRequestHandler):
 
     def end_span(self) -> None:
         """Tells the collectors what became of the request."""
-        if not tracing.is_on():
-            return
-        if self.span is None:  # as of a method that nobody knows, for which nothing is prepared
-            self._begin_span()
+        if self.span is None:
+            if not tracing.is_on():
+                return
+            self._begin_span()  # as of a method that nobody knows, for which nothing is prepared
         assert self.span is not None
         request_span.end(
             self.span, self.request, request_id=self.request_id, route=self.route,

@@ -162,27 +162,29 @@ class Tracer:
         self._choices: dict[tuple[frozenset[Kind], ...], Followers] = {}
 
     def enter(self, span: Span) -> Span:
+        """Tells who follows that a call begins."""
         if span.parent is None:
-            span.followers = self._everyone
-        for collector in self._concerned(span):
+            span.followers, concerned = self._everyone, self._collectors
+        else:
+            concerned = span.followers.get(span.kind, ())
+        for collector in concerned:
             try:
                 collector.enter(span)
             except Exception:
                 self._log_failure(collector)
         return span
 
-    def _concerned(self, span: Span) -> 'Sequence[AbstractTraceCollector]':
-        return self._collectors if span.parent is None else span.followers.get(span.kind, ())
-
-    def ask_who_follows(self, request: Span) -> None:
-        """Lets the collectors choose what they want to be told of inside of a request."""
+    def enter_request(self, request: Span) -> None:
+        """Tells all that a request begins, and lets them choose what they follow inside of it."""
         wanted: list[frozenset[Kind]] = []
         for collector in self._collectors:
+            kinds = _NO_KIND
             try:
-                wanted.append(frozenset(collector.follows(request)))
+                collector.enter(request)
+                kinds = frozenset(collector.follows(request))
             except Exception:
                 self._log_failure(collector)
-                wanted.append(_NO_KIND)
+            wanted.append(kinds)
         choice = tuple(wanted)
         followers = self._choices.get(choice)
         if followers is None:
@@ -195,8 +197,10 @@ class Tracer:
         return {kind: collectors for kind, collectors in by_kind.items() if collectors}
 
     def exit(self, span: Span) -> None:
+        """Tells those who were told of its beginning that a call has ended."""
         span.end_ns = time.perf_counter_ns()
-        for collector in self._concerned(span):
+        is_outermost = span.parent is None
+        for collector in self._collectors if is_outermost else span.followers.get(span.kind, ()):
             try:
                 collector.exit(span)
             except Exception:
@@ -290,8 +294,8 @@ def begin_request(name: str, carrier: Mapping[str, str]) -> Span:
     :param carrier: the header fields of the request
     """
     assert tracer is not None
-    made = tracer.enter(Span(name, None, 'server', carrier))
-    tracer.ask_who_follows(made)
+    made = Span(name, None, 'server', carrier)
+    tracer.enter_request(made)
     current_span.set(made)
     return made
 
