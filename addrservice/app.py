@@ -176,7 +176,8 @@ class TooManyConnectionsRequestHandler(BaseRequestHandler):
     """Any request on a connection beyond the cap."""
 
     def prepare(self) -> None:
-        self.begin()
+        if not self._finished:
+            self.begin()
         raise HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, 'There are too many connections')
 
 

@@ -115,6 +115,8 @@ class BaseRequestHandler(BodyRequestHandler):
 
     def prepare(self) -> Awaitable[None] | None:
         """Takes note of the request and of what it cannot have, and waits for its body."""
+        if self._finished:  # its client was gone before it began
+            return None
         self.begin()
         admission = self._admit()
         return admission if self.is_whole else self._wait_for_body(admission)

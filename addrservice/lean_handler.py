@@ -18,6 +18,7 @@ from addrservice.answers import NO_BODY
 class LeanRequestHandler(RequestHandler):
     """Runs a method of a handler for a request, and sends what that has written.
 
+    :ivar task: in which it runs; None until then, and where the head of the request was refused
     :ivar etag: of the answer's body, for Tornado's would be a hash of it; None where there is none,
         or where it is among the header fields already
     :ivar sent_size: bytes of the body that were sent, before they were compressed
@@ -33,6 +34,7 @@ class LeanRequestHandler(RequestHandler):
     _finished = False
     _transforms: list[OutputTransform] = []
 
+    task: 'asyncio.Task[None] | None' = None
     etag: str | None = None
     sent_size = 0
 
@@ -62,6 +64,8 @@ class LeanRequestHandler(RequestHandler):
             self._fail(error, is_cancelled)
             if is_cancelled:
                 raise
+        finally:
+            self.settings['running'].discard(self)
 
     def _fail(self, error: BaseException, is_cancelled: bool) -> None:
         try:

@@ -40,7 +40,7 @@ class RoutedApplication(Application):
     """
 
     def __init__(self, routes: Mapping[str, Route], otherwise: Route, **settings: Any) -> None:
-        self.running: set[RequestDelegate] = set()
+        self.running: set[BaseRequestHandler] = set()
         super().__init__(**settings, running=self.running)
         self.routes = routes
         self._paths = {path: route for path, route in routes.items() if '{' not in path}
@@ -70,24 +70,20 @@ class RoutedApplication(Application):
 
 
 class RequestDelegate(HTTPMessageDelegate):
-    """One request: its handler is made and run when its head has come.
-
-    :ivar task: in which the handler runs; None until then, and for what its head has refused
-    """
+    """One request: its handler is made and run when its head has come."""
 
     def __init__(self, application: RoutedApplication, connection: HTTPConnection) -> None:
         self._application = application
         self._connection = connection
         self.handler: BaseRequestHandler | None = None
         self._inflater: Inflater | None = None
-        self.task: asyncio.Task[None] | None = None
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> None:
         assert isinstance(start_line, RequestStartLine)
         request = Request(self._connection, start_line, headers)
-        route, self._arguments = self._application.find_route(request.path)
+        route, arguments = self._application.find_route(request.path)
         self.handler = handler = route.handler(self._application, request, **route.arguments)
         if not _OF_BODIES.isdisjoint(headers):
             self._inflater = Inflater.of(headers)
@@ -96,8 +92,12 @@ class RequestDelegate(HTTPMessageDelegate):
             except HTTPError as error:
                 handler.send_error(error.status_code, exc_info=(HTTPError, error, None))
                 return
-        self._application.running.add(self)
-        self.task = self._application.loop.create_task(self._run(handler))
+        accepted = headers.get('Accept-Encoding')
+        transforms: list[OutputTransform] = []
+        if accepted and accepts_gzip(accepted):
+            transforms.append(NegotiatedGzip())
+        self._application.running.add(handler)
+        handler.task = self._application.loop.create_task(handler.run(transforms, *arguments))
 
     def data_received(self, chunk: bytes) -> None:
         assert self.handler is not None
@@ -112,17 +112,6 @@ class RequestDelegate(HTTPMessageDelegate):
             self._inflater.finish()
         assert self.handler is not None
         self.handler.body_has_come()
-
-    async def _run(self, handler: BaseRequestHandler) -> None:
-        accepted = handler.request.headers.get('Accept-Encoding')
-        transforms: list[OutputTransform] = []
-        if accepted and accepts_gzip(accepted):
-            transforms.append(NegotiatedGzip())
-        try:
-            if not handler._finished:  # its client may be gone by now
-                await handler.run(transforms, *self._arguments)
-        finally:
-            self._application.running.discard(self)
 
     def fail(self, status: int) -> None:
         """Takes note that the request will never be whole.

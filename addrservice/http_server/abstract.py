@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import orjson
 
+from addrservice.base_handler import BaseRequestHandler
 from addrservice.body_handler import MAX_DISCARDED
 from addrservice.config import ServiceSettings
 from addrservice.listening import BACKLOG
-from addrservice.routing import RequestDelegate, RoutedApplication
+from addrservice.routing import RoutedApplication
 
 # Connections for each of which a further new one is taken in at once.
 SHARE: Final = 8
@@ -215,10 +216,10 @@ class AbstractHTTPServer(ABC):
         await self._cut_off(running)
         return max(len(running), len(busy))
 
-    def _running(self) -> set[RequestDelegate]:
+    def _running(self) -> set[BaseRequestHandler]:
         return self._application.running | self._overflow.running
 
-    async def _cut_off(self, running: Iterable[RequestDelegate]) -> None:
+    async def _cut_off(self, running: Iterable[BaseRequestHandler]) -> None:
         tasks = [request.task for request in running if request.task is not None]
         for task in tasks:
             task.cancel()

@@ -1,7 +1,8 @@
 """Distributed traces by the official OpenTelemetry SDK, sent by OTLP over HTTP.
 
-Whether a trace is kept is decided once, where a request begins. Only of one that is kept the SDK
-is told; a call inside any other costs a look into a dictionary.
+Whether a trace is kept is decided once, by the SDK's sampler, where a request begins. Of one that
+is kept the SDK gets each span in one piece when it has ended: to tell its tracer of them bit by bit
+takes longer than a request. A call inside any other costs a look into a dictionary.
 """
 
 import logging
@@ -12,19 +13,25 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.environment_variables import (
     OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_SCHEDULE_DELAY,
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, TraceIdRatioBased
-from opentelemetry.trace import (
-    NoOpTracer, SpanKind, StatusCode, set_span_in_context,
+from opentelemetry.sdk.trace import (
+    ReadableSpan, SpanLimits, SynchronousMultiSpanProcessor, TracerProvider,
 )
-from opentelemetry.trace import Span as SDKSpan
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import (
+    Decision, ParentBasedTraceIdRatio, TraceIdRatioBased,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    NoOpTracer, SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 
 from addrservice import LOGGER_NAME, __version__
 from addrservice.collectors.opentelemetry import settings
@@ -32,7 +39,7 @@ from addrservice.errors import (
     AccessError, InvalidInputError, KeyReusedError, NicknameTakenError, PreconditionFailedError,
     TooManyRequestsError, UnknownNicknameError,
 )
-from addrservice.tracing import INNER_KINDS, AbstractTraceCollector, Kind, Span
+from addrservice.tracing import INNER_KINDS, AbstractTraceCollector, Attribute, Kind, Span
 
 if TYPE_CHECKING:
     from addrservice.collectors.opentelemetry.export import WayOut
@@ -56,6 +63,10 @@ _REFUSALS: Final = (
     TooManyRequestsError, UnknownNicknameError,
 )
 
+_NO_FAILURE: Final = Status(StatusCode.UNSET)
+_FAILURE: Final = Status(StatusCode.ERROR)
+
+_SCOPE: Final = InstrumentationScope(LOGGER_NAME, __version__)
 _NOTHING_ABOVE: Final = Context()
 _NOTHING_INSIDE: Final[frozenset[Kind]] = frozenset()
 
@@ -63,26 +74,15 @@ _NOTHING_INSIDE: Final[frozenset[Kind]] = frozenset()
 class _Open(NamedTuple):
     """A call that is still running, in a trace that is kept.
 
+    :param context: its ids
+    :param parent: those of the call in which it was made, maybe in another service
     :param offset: nanoseconds from ``time.perf_counter_ns`` to the epoch; one for all of a trace,
         so that its spans fit each other, and another one for the next, because clocks are set
     """
 
-    span: SDKSpan
+    context: SpanContext
+    parent: SpanContext | None
     offset: int
-
-
-class _Ids(RandomIdGenerator):
-    """Random ids. The SDK gets the trace id for which it was decided to keep the trace.
-
-    :ivar drawn: that id, if there is one
-    """
-
-    def __init__(self) -> None:
-        self.drawn: int | None = None
-
-    def generate_trace_id(self) -> int:
-        drawn, self.drawn = self.drawn, None
-        return super().generate_trace_id() if drawn is None else drawn
 
 
 class OpenTelemetryCollector(AbstractTraceCollector):
@@ -111,18 +111,21 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         destination = (settings.endpoint(endpoint), settings.seconds(timeout),
                        settings.headers(headers_file))
         queue = _queue_settings()
-        self._ids = _Ids()
+        self._ids = RandomIdGenerator()
+        self._limits = SpanLimits()
+        # Its author has told no types.
+        self._ended = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         self._provider = TracerProvider(
             sampler=None if rate is None else ParentBasedTraceIdRatio(rate),
             resource=_resource(settings.name_of_service(service_name)),
-            id_generator=self._ids, shutdown_on_exit=False)
+            active_span_processor=self._ended, span_limits=self._limits, shutdown_on_exit=False)
         # The sampler of the environment is asked each time.
         self._bound = TraceIdRatioBased.get_bound_for_rate(1.0 if rate is None else rate)
-        self._tracer = self._provider.get_tracer(LOGGER_NAME, __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._open: dict[Span, _Open] = {}
         self._way_out: WayOut | None = None
-        if not isinstance(self._tracer, NoOpTracer):  # OTEL_SDK_DISABLED
+        # OTEL_SDK_DISABLED
+        if not isinstance(self._provider.get_tracer(LOGGER_NAME, __version__), NoOpTracer):
             # What sends takes as long to import as all else that is the SDK's, and as much memory.
             from addrservice.collectors.opentelemetry.export import WayOut
             self._way_out = WayOut(
@@ -138,28 +141,44 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         if span.kind == 'server' or span.parent is None:
             self._begin(span)
         elif (above := self._open.get(span.parent)) is not None:
-            context = set_span_in_context(above.span, _NOTHING_ABOVE)
-            made = self._tracer.start_span(
-                span.name, context, _KINDS[span.kind], start_time=span.start_ns + above.offset)
-            self._open[span] = _Open(made, above.offset)
+            context = SpanContext(
+                above.context.trace_id, self._ids.generate_span_id(), False,
+                above.context.trace_flags, above.context.trace_state)
+            self._open[span] = _Open(context, above.context, above.offset)
 
     def _begin(self, span: Span) -> None:
         if self._way_out is None:
             return
-        if span.carrier.get('traceparent') is None:
-            drawn = self._ids.generate_trace_id()
-            if drawn & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
-                span.trace_id = f'{drawn:032x}'  # for the log; there is nothing to answer
-                return
-            self._ids.drawn = drawn
-        offset = time.time_ns() - time.perf_counter_ns()
-        made = self._tracer.start_span(
-            span.name, self._propagator.extract(span.carrier, _NOTHING_ABOVE), _KINDS[span.kind],
-            start_time=span.start_ns + offset)
-        context = made.get_span_context()
-        _tell(span, context.trace_id, context.span_id, context.trace_flags)
-        if made.is_recording():
-            self._open[span] = _Open(made, offset)
+        above, drawn = _NOTHING_ABOVE, self._ids.generate_trace_id()
+        if span.carrier.get('traceparent') is not None:
+            above = self._propagator.extract(span.carrier, above)
+        elif drawn & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+            span.trace_id = f'{drawn:032x}'  # for the log; there is nothing to answer
+            return
+        parent = get_current_span(above).get_span_context()
+        context = self._context(span, above, parent, drawn)
+        _tell(span, context)
+        if context.trace_flags.sampled:
+            offset = time.time_ns() - time.perf_counter_ns()
+            self._open[span] = _Open(context, parent if parent.is_valid else None, offset)
+
+    def _context(
+        self, span: Span, above: Context, parent: SpanContext, drawn: int
+    ) -> SpanContext:
+        """The ids of a request, and whether its trace is kept, as the SDK's tracer finds them.
+
+        :param drawn: the id of the trace, unless a client has begun it
+        """
+        trace_id = parent.trace_id if parent.is_valid else drawn
+        choice = self._provider.sampler.should_sample(
+            above, trace_id, span.name, _KINDS[span.kind])
+        flags = TraceFlags.DEFAULT
+        if choice.decision is Decision.RECORD_AND_SAMPLE:
+            flags |= TraceFlags.SAMPLED
+        if not parent.is_valid or parent.trace_flags.random_trace_id:
+            flags |= TraceFlags.RANDOM_TRACE_ID
+        return SpanContext(trace_id, self._ids.generate_span_id(), False, TraceFlags(flags),
+                           choice.trace_state)
 
     def follows(self, request: Span) -> frozenset[Kind]:
         """Everything, in a trace that is kept."""
@@ -170,16 +189,24 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         mine = self._open.pop(span, None)
         if mine is None:
             return
-        mine.span.update_name(span.name)
-        mine.span.set_attributes(span.attributes)
+        attributes = dict(span.attributes)
         if (agent := span.carrier.get('User-Agent')) is not None:
-            mine.span.set_attribute('user_agent.original', agent)
+            attributes['user_agent.original'] = agent
         error, failed = _outcome(span)
         if error is not None:
-            mine.span.set_attribute('error.type', error)
-        if failed:
-            mine.span.set_status(StatusCode.ERROR)
-        mine.span.end(span.end_ns + mine.offset)
+            attributes['error.type'] = error
+        self._ended.on_end(ReadableSpan(
+            span.name, mine.context, mine.parent, self._provider.resource,
+            self._within_limits(attributes), kind=_KINDS[span.kind],
+            status=_FAILURE if failed else _NO_FAILURE, instrumentation_scope=_SCOPE,
+            start_time=span.start_ns + mine.offset, end_time=span.end_ns + mine.offset))
+
+    def _within_limits(self, attributes: dict[str, Attribute]) -> Attributes:
+        """What the limits of the environment (``OTEL_SPAN_ATTRIBUTE_...``) leave of them."""
+        count, length = self._limits.max_span_attributes, self._limits.max_span_attribute_length
+        if length is None and (count is None or len(attributes) <= count):
+            return attributes
+        return BoundedAttributes(count, attributes, max_value_len=length)
 
     def stop(self) -> str | None:
         """Sends what waits, for two seconds at the most, and says what became of all."""
@@ -192,10 +219,11 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         return self._way_out.report()
 
 
-def _tell(span: Span, trace_id: int, span_id: int, flags: int) -> None:
+def _tell(span: Span, context: SpanContext) -> None:
     """Tells a request its trace (W3C Trace Context Level 2 draft, "traceresponse")."""
-    span.trace_id = f'{trace_id:032x}'
-    span.traceresponse = f'00-{span.trace_id}-{span_id:016x}-{flags:02x}'
+    span.trace_id = f'{context.trace_id:032x}'
+    span.traceresponse = (
+        f'00-{span.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}')
 
 
 def _outcome(span: Span) -> tuple[str | None, bool]:
