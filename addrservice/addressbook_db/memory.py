@@ -45,7 +45,8 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
         taken = {entry.nickname for entry in entries if entry.nickname in self._entries}
         for entry in entries:
             if entry.nickname not in taken:
-                self._add(entry, place_of(entry))
+                compact = entry._replace(document=_compact(entry.document))
+                self._add(compact, place_of(entry))
         return taken
 
     @trace('list', 'store')
@@ -86,12 +87,16 @@ class InMemoryAddressBookDB(AbstractAddressBookDB):
 
     def _keep(self, nickname: str, document: bytes, name: str, origin: str | None) -> int:
         version = max(now(), self._latest + 1)
-        self._add(StoredEntry(nickname, document, version, origin), Place(name, nickname))
+        entry = StoredEntry(nickname, _compact(document), version, origin)
+        self._add(entry, Place(name, nickname))
         return version
 
     def _add(self, entry: StoredEntry, place: Place) -> None:
-        # A copy, for what orjson returns occupies at least 4 KB, however short it is.
-        document = bytes(memoryview(entry.document))
-        self._entries[entry.nickname] = entry._replace(document=document)
+        self._entries[entry.nickname] = entry
         self._places.add(place)
         self._latest = max(entry.version, self._latest)
+
+
+def _compact(document: bytes) -> bytes:
+    """A copy, for what orjson returns occupies at least 4 KB, however short it is."""
+    return bytes(memoryview(document))
