@@ -97,9 +97,10 @@ class AddressBookRequestHandler(BaseRequestHandler):
             key = f'{self.caller.name}\n{key}'
         entry = await self.service.post_entry(self.json_body(), key)
         self.set_status(HTTPStatus.CREATED)
-        self.set_header('Location', f'/addressbook/{entry.nickname}')
+        # These need no look by set_header: what is in them is the service's own.
+        self._headers['Location'] = f'/addressbook/{entry.nickname}'
         if entry.origin is None or entry.is_original:  # else the client has never seen it
-            self.set_header('ETag', entity_tag(entry.version))
+            self._headers['Etag'] = entity_tag(entry.version)
         self.clear_header('Content-Type')
 
 
@@ -113,8 +114,7 @@ class AddressBookEntryRequestHandler(BaseRequestHandler):
         preconditions = Preconditions.of(self.request.headers)
         if preconditions is not None and not preconditions.allow_reading(entry.version):
             raise PreconditionFailedError(nickname)
-        # These need no look by set_header: what is in them is the service's own.
-        self._headers.update({
+        self._headers.update({  # as in post
             'Cache-Control': PERSONAL,
             'Last-Modified': last_modified(entry.version),
             'Etag': entity_tag(entry.version, self.goes_gzipped(entry.document)),
