@@ -140,8 +140,8 @@ class SlowGateTest(WireTestCase):
     async def test_a_body_may_come_while_the_gate_is_thinking(self) -> None:
         connection = await self.begin()
         await connection.send(SMALL)
-        [delegate] = self.server.application(excess=False).running
-        await self.until(lambda: delegate.handler and delegate.handler.is_whole)
+        [handler] = self.server.application(excess=False).running
+        await self.until(lambda: handler.is_whole)
         self.authenticator.may_answer.set()
         self.assertEqual(201, (await connection.answer()).status)
 
