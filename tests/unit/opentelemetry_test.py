@@ -8,11 +8,14 @@ import tempfile
 import threading
 import time
 import unittest
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.trace import get_tracer_provider
 from tornado.httputil import HTTPHeaders
 
@@ -21,7 +24,7 @@ from addrservice.collectors.opentelemetry import OpenTelemetryCollector
 from addrservice.collectors.opentelemetry.export import Account
 from addrservice.errors import StoreUnavailableError, UnknownNicknameError
 from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
-from tests.otlp import Receiver, closed_url
+from tests.otlp import Receiver, closed_url, in_python
 from tests.support import ROOT, wait_until
 
 PATH: Final = 'addrservice.collectors.opentelemetry.OpenTelemetryCollector'
@@ -50,6 +53,14 @@ class TracesTestCase(unittest.TestCase):
         collector.start()
         self.addCleanup(collector.stop)
         return collector
+
+    def received(self) -> ScopeSpans:
+        """All of the one export that has come, as protobuf has it."""
+        body, = self.receiver.bodies
+        group, = ExportTraceServiceRequest.FromString(body).resource_spans
+        spans: ScopeSpans
+        spans, = group.scope_spans
+        return spans
 
     def request(
         self,
@@ -170,6 +181,34 @@ class SpansTest(TracesTestCase):
         leave(collector, enter(collector, 'late', request))
         self.assertEqual('1 spans exported, 0 dropped', collector.stop())
 
+    def test_an_attribute_that_is_set_after_the_end_is_left_out(self) -> None:
+        collector = self.collector()
+        span = self.request(collector)
+        span.attributes['late'] = 1
+        collector.stop()
+        self.assertEqual({'http.response.status_code': 200}, self.receiver.spans[0].attributes)
+
+    def test_a_span_that_waits_to_be_sent_keeps_nothing_of_its_request_alive(self) -> None:
+        """A request holds its connection, an exception the frames that it went through."""
+        collector = self.collector()
+        error = StoreUnavailableError('no')
+        request = Span('GET', None, 'server', HTTPHeaders(SAMPLED))
+        collector.enter(request)
+        leave(collector, enter(collector, 'read', request, 'store'), error)
+        request.attributes['http.response.status_code'] = 503
+        leave(collector, request, error)
+        held: list[weakref.ref[Any]] = [weakref.ref(request.carrier), weakref.ref(error)]
+        del request, error
+        self.assertEqual([None, None], [reference() for reference in held])
+        self.assertEqual('2 spans exported, 0 dropped', collector.stop())
+
+    def test_the_scope_is_the_service_in_its_version(self) -> None:
+        collector = self.collector()
+        self.request(collector)
+        collector.stop()
+        scope = self.received().scope
+        self.assertEqual(('addrservice', __version__), (scope.name, scope.version))
+
     def test_the_global_provider_is_left_alone(self) -> None:
         before = get_tracer_provider()
         self.request(self.collector())
@@ -224,6 +263,31 @@ class ContinuedTest(TracesTestCase):
         self.assertEqual((TRACE_ID, SPAN_ID, 'congo=t61,rojo=00f0'),
                          (received.trace_id, received.parent_id, received.trace_state))
         self.assertEqual(f'00-{TRACE_ID}-{received.span_id}-01', span.traceresponse)
+
+    def test_what_the_client_has_begun_goes_on_in_all_that_is_inside(self) -> None:
+        """Of the request alone the parent is in another service (OTLP, ``SpanFlags``)."""
+        collector = self.collector()
+        request = Span('GET', None, 'server', HTTPHeaders({**SAMPLED, 'tracestate': 'congo=t61'}))
+        collector.enter(request)
+        operation = enter(collector, 'read', request, 'store')
+        statement = enter(collector, 'SELECT', operation, 'client')
+        for span in (statement, operation, request):
+            leave(collector, span)
+        collector.stop()
+        self.assertEqual(
+            [('SELECT', TRACE_ID, 'congo=t61', 0x100), ('read', TRACE_ID, 'congo=t61', 0x100),
+             ('GET', TRACE_ID, 'congo=t61', 0x300)],
+            [(sent.name, sent.trace_id.hex(), sent.trace_state, sent.flags)
+             for sent in self.received().spans])
+
+    def test_whether_the_id_of_a_trace_is_random_the_client_says(self) -> None:
+        """W3C Trace Context, level 2, "random-trace-id"; other flags are not passed on."""
+        collector = self.collector()
+        for flags, answered in (('00', '00'), ('01', '01'), ('02', '02'), ('ff', '03')):
+            with self.subTest(flags=flags):
+                span = self.request(
+                    collector, {'traceparent': f'00-{TRACE_ID}-{SPAN_ID}-{flags}'})
+                self.assertEqual(answered, str(span.traceresponse)[-2:])
 
     def test_a_client_that_does_not_keep_its_trace_is_followed(self) -> None:
         collector = self.collector(sampling=1)
@@ -292,6 +356,51 @@ class SettingsTest(TracesTestCase):
                 'service.name', 'service.instance.id', 'deployment.environment.name')])
         self.assertEqual(('of-the-environment', ['/v1/traces']),
                          (self.receiver.headers['x-key'], self.receiver.paths))
+
+    def test_the_sampler_of_the_environment_decides(self) -> None:
+        """Of a trace that began here, of one that the client keeps, of one that it does not."""
+        for sampler, share, expected in (
+            ('always_off', '', [False, False, False]),
+            ('parentbased_always_on', '', [True, True, False]),
+            ('parentbased_always_off', '', [False, True, False]),
+            ('traceidratio', '1', [True, True, True]),
+            ('parentbased_traceidratio', '0', [False, True, False]),
+        ):
+            with self.subTest(sampler=sampler):
+                os.environ.update({'OTEL_TRACES_SAMPLER': sampler,
+                                   'OTEL_TRACES_SAMPLER_ARG': share})
+                collector = self.collector(sampling=None)
+                spans = [self.request(collector, carrier)
+                         for carrier in ({}, SAMPLED, UNSAMPLED)]
+                self.assertEqual(expected, [str(span.traceresponse)[-1] in '13'
+                                            for span in spans])
+                self.assertEqual(
+                    f'{sum(expected)} spans exported, 0 dropped' if any(expected) else None,
+                    collector.stop())
+
+    def test_the_environment_limits_attributes(self) -> None:
+        """The oldest go first, and are counted; texts are cut."""
+        self.enterContext(patch.object(  # each that goes or is cut would be in the log
+            logging.getLogger('opentelemetry.attributes'), 'disabled', True))
+        for limits, expected, dropped in (
+            ({'OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT': '3'},
+             {'http.response.status_code': 500, 'user_agent.original': 'wrk',
+              'error.type': 'ZeroDivisionError'}, 0),
+            ({'OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT': '2'},
+             {'user_agent.original': 'wrk', 'error.type': 'ZeroDivisionError'}, 1),
+            ({'OTEL_ATTRIBUTE_COUNT_LIMIT': '0'}, {}, 3),
+            ({'OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT': '2'},
+             {'http.response.status_code': 500, 'user_agent.original': 'wr',
+              'error.type': 'Ze'}, 0),
+        ):
+            with self.subTest(limits=limits), patch.dict(os.environ, limits):
+                collector = self.collector()
+                self.request(collector, {'User-Agent': 'wrk'}, 500, ZeroDivisionError())
+                collector.stop()
+                span, = self.received().spans
+                self.assertEqual((expected, dropped), (
+                    in_python(span.attributes), span.dropped_attributes_count))
+                self.receiver.bodies.clear()
 
     def test_the_configuration_wins(self) -> None:
         file = tempfile.NamedTemporaryFile('w', suffix='.headers')
@@ -380,6 +489,7 @@ class SettingsTest(TracesTestCase):
             ('OTEL_BSP_MAX_QUEUE_SIZE', '0'),
             ('OTEL_BSP_SCHEDULE_DELAY', 'soon'),
             ('OTEL_BSP_MAX_EXPORT_BATCH_SIZE', '2049'),
+            ('OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT', '-1'),
         ):
             with self.subTest(name=name), patch.dict(os.environ, {name: value}):
                 with self.assertRaisesRegex(ValueError, name):

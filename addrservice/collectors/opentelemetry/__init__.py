@@ -113,12 +113,12 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         queue = _queue_settings()
         self._ids = RandomIdGenerator()
         self._limits = SpanLimits()
-        # Its author has told no types.
+        # The SDK has no types for it.
         self._ended = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         self._provider = TracerProvider(
             sampler=None if rate is None else ParentBasedTraceIdRatio(rate),
             resource=_resource(settings.name_of_service(service_name)),
-            active_span_processor=self._ended, span_limits=self._limits, shutdown_on_exit=False)
+            active_span_processor=self._ended, shutdown_on_exit=False)
         # The sampler of the environment is asked each time.
         self._bound = TraceIdRatioBased.get_bound_for_rate(1.0 if rate is None else rate)
         self._propagator = TraceContextTextMapPropagator()
@@ -166,6 +166,8 @@ class OpenTelemetryCollector(AbstractTraceCollector):
         self, span: Span, above: Context, parent: SpanContext, drawn: int
     ) -> SpanContext:
         """The ids of a request, and whether its trace is kept, as the SDK's tracer finds them.
+
+        None of the samplers that the environment can name gives attributes.
 
         :param drawn: the id of the trace, unless a client has begun it
         """
