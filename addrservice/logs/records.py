@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from contextvars import ContextVar
 from functools import lru_cache
 from itertools import islice
@@ -60,7 +61,14 @@ def _common_attributes(logger: str, level: int, thread: int) -> dict[str, Any]:
     line = RequestRecord.__init__.__code__.co_firstlineno
     record = logging.LogRecord(
         logger, level, __file__, line, 'request', (), None, RequestRecord.__name__)
+    if record.thread != thread and record.thread is not None:  # another thread makes the lines
+        record.thread, record.threadName = thread, _thread_name(thread)
     return {name: None if name == 'taskName' else value for name, value in vars(record).items()}
+
+
+def _thread_name(thread: int) -> str | None:
+    """None of one that has ended."""
+    return next((each.name for each in threading.enumerate() if each.ident == thread), None)
 
 
 # To ask for the process id each time would take a third as long as all the rest of a record.

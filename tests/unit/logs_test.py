@@ -641,6 +641,19 @@ class RequestLinesTest(BatchHandlerTestCase):
             self.log('/a')
         self.assertEqual(['1764051237.25'], await self.next_lines(1))
 
+    async def test_a_record_names_the_thread_of_its_request(self) -> None:
+        """Though a line of another thread has it made; those that follow name it, too."""
+        self.logger.name = 'one of which no record was made yet'
+        formatter = logging.Formatter('%(threadName)s %(thread)d %(message)s')
+        self.handler.setFormatter(formatter)
+        self.log('/a')
+        await asyncio.to_thread(self.logger.info, 'of another thread')
+        self.log('/b')
+        self.handler.flush()
+        mine = threading.current_thread()
+        lines = self.read().splitlines()
+        self.assertEqual(2 * [f'{mine.name} {mine.ident} request'], [lines[0], lines[2]])
+
     async def test_where_others_are_told_too_each_is_told_at_once(self) -> None:
         """Another handler, one of a logger above, or a filter of the logger itself."""
         class Seeing(logging.Handler):
