@@ -221,6 +221,7 @@ class AbstractHTTPServer(ABC):
 
     async def _cut_off(self, running: Iterable[BaseRequestHandler]) -> None:
         tasks = [request.task for request in running if request.task is not None]
+        await asyncio.sleep(0)  # each has to have begun: cancelled before, it would answer nothing
         for task in tasks:
             task.cancel()
         if tasks:

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import struct
 from unittest import mock
 
 from addrservice.addressbook_db import InMemoryAddressBookDB
+from addrservice.http_server.connection import HTTPToolsConnection
 from tests.support import DEADLINE, HTTPTestCase
 
 REQUEST = b'GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n'
@@ -121,6 +123,21 @@ class DrainTest(HTTPTestCase):
         answer = await self.answer(client)
         self.assertTrue(answer.startswith(b'HTTP/1.1 200 OK'), answer)
         self.assertEqual(0, await drain)
+
+    async def test_a_request_that_comes_in_the_turn_of_the_deadline_is_told_so(self) -> None:
+        """Its handler has not begun then."""
+        client = self.connect()
+        while not self.server.connections:
+            await asyncio.sleep(0)
+        [connection] = self.server.connections
+        assert isinstance(connection, HTTPToolsConnection)
+        self.addCleanup(self.server.stop)
+        come = functools.partial(connection.data_received, REQUEST)
+        with mock.patch.object(self.server, 'stop', side_effect=come):  # the last before it
+            self.assertEqual(1, await self.server.drain(0))
+        answer = await self.answer(client)
+        self.assertRegex(answer, b'^HTTP/1.1 (200|503) ')
+        self.assertEqual(set(), self.server._running())
 
     async def test_a_connection_is_not_quiet_when_a_request_waits_in_its_socket(self) -> None:
         client = self.connect()
