@@ -112,7 +112,7 @@ class LeanRequestHandler(RequestHandler):
                 self.set_status(HTTPStatus.NOT_MODIFIED)
         if self._status_code in NO_BODY:
             self._clear_representation_headers()
-        elif 'Content-Length' not in self._headers:
+        else:
             self._headers['Content-Length'] = str(sum(map(len, self._write_buffer)))
 
     def compute_etag(self) -> str | None:

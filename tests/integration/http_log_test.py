@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import yaml
+from tornado.httputil import HTTPHeaders, RequestStartLine
 
 from addrservice import LOGGER_NAME
 from addrservice.config import Settings
 from addrservice.logs import RequestFilter
+from addrservice.tracing import collecting
 from tests.http_contract import PATCH_JSON
 from tests.stores import Buggy, Locked, Sluggish, Unreachable
 from tests.support import (
@@ -233,6 +236,26 @@ class GivenUpTest(WireTestCase):
                 else:
                     await connection.close()
                 await self.assert_logged(logged, 499)
+
+    async def test_one_whose_client_is_gone_before_it_has_begun_is_one_line_and_one_span(
+        self
+    ) -> None:
+        """Also on a connection too many."""
+        for excess in (False, True):
+            application = self.server.application(excess)
+            collector = mock.Mock()
+            collector.follows.return_value = frozenset()
+            with self.subTest(excess=excess), self.logged() as logged, collecting(
+                [collector], logging.getLogger('test')
+            ):
+                delegate = application.start_request(self.server, mock.Mock())
+                delegate.headers_received(
+                    RequestStartLine('POST', '/addressbook', 'HTTP/1.1'),
+                    HTTPHeaders({'Host': 'localhost', 'Content-Length': '12'}))
+                delegate.fail(499)
+                await self.until(lambda: not application.running)
+                self.assertEqual([499], [line['status'] for line in logged.requests()])
+                self.assertEqual((1, 1), (collector.enter.call_count, collector.exit.call_count))
 
     async def test_a_body_that_is_too_slow_is_cut_off_and_logged_as_408(self) -> None:
         with self.logged() as logged:
