@@ -111,6 +111,7 @@ class LeanRequestHandler(RequestHandler):
                 self._write_buffer = []
                 self.set_status(HTTPStatus.NOT_MODIFIED)
         if self._status_code in NO_BODY:
+            self._write_buffer = []  # it would stand where the next answer begins
             self._clear_representation_headers()
         else:
             self._headers['Content-Length'] = str(sum(map(len, self._write_buffer)))

@@ -79,6 +79,16 @@ class RunTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual('finish() called twice', str(noted.call_args.args[1]))
         self.assertEqual([200], handler.logged)
 
+    async def test_what_was_written_for_an_answer_that_has_no_body_is_not_sent(self) -> None:
+        """It would be taken for the beginning of the next answer."""
+        for status in (204, 304):
+            handler = Handler()
+            handler.set_status(status)
+            with mock.patch.object(handler.request.connection, 'write_headers') as sent:
+                handler.finish(b'{}')
+            start_line, _, body = sent.call_args.args
+            self.assertEqual((status, b''), (start_line.code, body))
+
     async def test_an_error_that_cannot_be_answered_is_logged(self) -> None:
         handler = Handler()
         failing: Awaitable[None] = mock.AsyncMock(side_effect=HTTPError(404))()
