@@ -164,15 +164,16 @@ class Tracer:
     def enter(self, span: Span) -> Span:
         """Tells who follows that a call begins."""
         if span.parent is None:
-            span.followers, concerned = self._everyone, self._collectors
-        else:
-            concerned = span.followers.get(span.kind, ())
-        for collector in concerned:
+            span.followers = self._everyone
+        for collector in self._concerned(span):
             try:
                 collector.enter(span)
             except Exception:
                 self._log_failure(collector)
         return span
+
+    def _concerned(self, span: Span) -> 'Sequence[AbstractTraceCollector]':
+        return self._collectors if span.parent is None else span.followers.get(span.kind, ())
 
     def enter_request(self, request: Span) -> None:
         """Tells all that a request begins, and lets them choose what they follow inside of it."""
@@ -192,15 +193,15 @@ class Tracer:
         request.followers = followers
 
     def _by_kind(self, wanted: Sequence[frozenset[Kind]]) -> Followers:
-        by_kind = {kind: [collector for collector, kinds in zip(self._collectors, wanted)
-                          if kind in kinds] for kind in INNER_KINDS}
+        told = [*zip(self._collectors, wanted, strict=True)]
+        by_kind = {kind: [collector for collector, kinds in told if kind in kinds]
+                   for kind in INNER_KINDS}
         return {kind: collectors for kind, collectors in by_kind.items() if collectors}
 
     def exit(self, span: Span) -> None:
         """Tells those who were told of its beginning that a call has ended."""
         span.end_ns = time.perf_counter_ns()
-        is_outermost = span.parent is None
-        for collector in self._collectors if is_outermost else span.followers.get(span.kind, ()):
+        for collector in self._concerned(span):
             try:
                 collector.exit(span)
             except Exception:

@@ -18,8 +18,7 @@ from addrservice.collectors.prometheus.requests import RequestCounter
 from addrservice.collectors.prometheus.tallies import Tallies, Tally
 from addrservice.tracing import AbstractTraceCollector, Kind, Span
 
-# Spans that are counted one after the other: the processor has what that takes at hand then, and
-# does it in half the time.
+# Spans that are counted one after the other, while the processor has at hand what that takes.
 TOGETHER: Final = 32
 
 _FOLLOWED: Final[frozenset[Kind]] = frozenset({'store'})
