@@ -114,12 +114,11 @@ class BaseRequestHandler(BodyRequestHandler):
             self.set_header(name, value)
 
     def prepare(self) -> Awaitable[None] | None:
-        """Takes note of the request and of what it cannot have, and waits for its body."""
+        """Takes note of the request, refuses what it cannot have, and waits for its body."""
         if self._finished:  # its client was gone before it began
             return None
         self.begin()
-        admission = self._admit()
-        return admission if self.is_whole else self._wait_for_body(admission)
+        return self._admit() if self.is_whole else self._admit_when_whole()
 
     def begin(self) -> None:
         """Takes note of the request."""
@@ -127,21 +126,30 @@ class BaseRequestHandler(BodyRequestHandler):
         if tracing.is_on():
             self._begin_span()
 
-    async def _wait_for_body(self, admission: Awaitable[None] | None) -> None:
-        if admission is not None:
-            await admission
+    async def _admit_when_whole(self) -> None:
+        """Waits for the body in any case: an answer before it would end the connection."""
+        try:
+            admission = self._admit()
+            if admission is not None:
+                await admission
+        except Exception:
+            await self.body()
+            raise
         await self.body()
 
     def _admit(self) -> Awaitable[None] | None:
+        """Refuses what the request cannot have.
+
+        :return: what is to be waited for
+        """
         method = str(self.request.method)
         if method == 'OPTIONS' or method not in self.methods():
             return None
         if not self.is_vital and len(self.settings['running']) > self.limits.max_in_flight:
-            self._refuse(OverloadedError('There are too many requests at once'))
-        elif self.is_guarded and not self._gate.is_open:
+            raise OverloadedError('There are too many requests at once')
+        if self.is_guarded and not self._gate.is_open:
             return self._pass_gate(method)
-        else:
-            self._check_accept()
+        self._check_accept()
         return None
 
     def _take_note_of_origin(self) -> None:
@@ -180,9 +188,8 @@ class BaseRequestHandler(BodyRequestHandler):
             authorization, method, str(self.request.remote_ip))
         self._set_headers(self.admission.headers)
         if self.admission.refusal is not None:
-            self._refuse(self.admission.refusal)
-        else:
-            self._check_accept()
+            raise self.admission.refusal
+        self._check_accept()
 
     @property
     def caller(self) -> Caller | None:
@@ -192,19 +199,7 @@ class BaseRequestHandler(BodyRequestHandler):
     def _check_accept(self) -> None:
         accepted = self.request.headers.get('Accept')
         if accepted and self.produces_json and not accepts_json(accepted):
-            self._refuse(
-                HTTPError(406, 'What is here is application/json, which Accept excludes'))
-
-    def _refuse(self, error: Exception) -> None:
-        """Has an error raised in the place of the method.
-
-        That is called when all of the request has come: an answer before it would end the
-        connection.
-        """
-        def refuse(*_: str) -> None:
-            raise error
-
-        setattr(self, str(self.request.method).lower(), refuse)
+            raise HTTPError(406, 'What is here is application/json, which Accept excludes')
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         try:

@@ -64,6 +64,7 @@ class LeanRequestHandler(RequestHandler):
             self._fail(error, is_cancelled)
             if is_cancelled:
                 raise
+            _forget_frames(error)
         finally:
             self.settings['running'].discard(self)
 
@@ -121,6 +122,14 @@ class LeanRequestHandler(RequestHandler):
 
     def _log(self) -> None:
         self.settings['log_function'](self)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Else what knows an error and what that knows would be left for the garbage collector."""
+    told: BaseException | None = error
+    while told is not None:
+        told.__traceback__ = None
+        told = told.__cause__ or told.__context__
 
 
 def _is_cancelled(error: BaseException) -> bool:

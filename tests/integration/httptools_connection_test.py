@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import socket
 import struct
 import unittest
@@ -20,6 +21,7 @@ from addrservice.http_server.abstract import is_readable, is_writable
 from addrservice.http_server.connection import HTTPToolsConnection
 from addrservice.http_server.messages import PIECE
 from addrservice.routing import Route
+from addrservice.tracing import CumulativeFunctionTimeProfiler, collecting
 from tests.support import DEADLINE, make_settings, unsent
 from tests.wire import CHUNKED, SMALL, Connection, WireTestCase, chunked, post_head, request
 
@@ -423,13 +425,23 @@ class GoneTest(HTTPToolsTestCase):
     """Connections that came and went."""
 
     async def test_nothing_of_a_connection_is_left_to_the_garbage_collector(self) -> None:
+        await self.check_that_all_goes()
+
+    async def test_nothing_is_left_to_it_where_spans_know_errors(self) -> None:
+        with collecting([CumulativeFunctionTimeProfiler()], logging.getLogger('test')):
+            await self.check_that_all_goes()
+
+    async def check_that_all_goes(self) -> None:
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
         for data in (b'', b'GET /', request('GET', '/healthz'), request('GET', '/healthz') * 3,
                      post_head('Content-Length: 9') + b'x', b'BREW / HTTP/1.1\r\nHost: a\r\n\r\n',
                      b'\0\r\n\r\n', request('GET', '/addressbook', 'Connection: close'),
-                     post_head('Transfer-Encoding: chunked') + b'9\r\nx'):
+                     post_head('Transfer-Encoding: chunked') + b'9\r\nx',
+                     request('GET', '/addressbook/unknown'),
+                     request('GET', '/addressbook', 'Accept: text/plain'),
+                     request('POST', '/addressbook', body=b'{')):
             with self.subTest(data):
                 client = await self.connect()
                 await self.until(lambda: self.server.connections)
