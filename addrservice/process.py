@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
@@ -28,6 +30,9 @@ from addrservice.workers import WorkerLink
 # Objects made before the young ones are looked through, and how often that is before older ones are
 # (gc.set_threshold): a connection is some 60 objects, a request in flight some 200.
 GC_THRESHOLDS: Final = (10_000, 50, 20)
+
+# Seconds after which a thread that is at work gives way to the one that serves; by default 5 ms.
+SWITCH_INTERVAL: Final = 0.0002
 
 # Requests on one connection to a worker: those of many clients spread over all workers again soon
 # after one of these was replaced.
@@ -70,6 +75,7 @@ class Process:
             service, server, listeners = await self._start(stack)
             self._obey_signals(server, stack)
             calm_garbage_collector()
+            sys.setswitchinterval(SWITCH_INTERVAL)
             self._tell_ready(listeners)
             await stop.wait()
             systemd.notify('STOPPING=1')
@@ -84,13 +90,14 @@ class Process:
         await service.start()
         stack.push_async_callback(service.stop)
         await service.status()  # so that the log tells at once if the store cannot be used
-        self._watch(service)
+        self._watch(service.gauges())
         await self._gate.start()
         stack.push_async_callback(self._gate.stop)
         overflow = make_overflow_application(service, limits, debug)
         operators = make_operator_application(service, limits, debug, self._collectors)
         context = make_tls_context(self._settings)
         server = make_server(application, overflow, limits, context)
+        self._watch({'http_requests_in_flight': server.requests_in_flight})
         if self._link is not None:
             server.max_requests = MAX_REQUESTS
         metrics = make_server(operators, overflow, limits)
@@ -100,8 +107,8 @@ class Process:
         server.add_sockets(listeners.http)
         return service, server, listeners
 
-    def _watch(self, service: AddressBookService) -> None:
-        for name, read in service.gauges().items():
+    def _watch(self, gauges: Mapping[str, Callable[[], float]]) -> None:
+        for name, read in gauges.items():
             for collector in self._collectors:
                 collector.watch(name, read)
 

@@ -182,6 +182,10 @@ class AbstractHTTPServer(ABC):
         """Seconds that a connection may take for the head of a request."""
         return self.limits.body_timeout if excess else self.limits.idle_connection_timeout
 
+    def requests_in_flight(self) -> int:
+        """How many requests are worked on."""
+        return len(self._application.running) + len(self._overflow.running)
+
     def stop(self) -> None:
         """Listens no more."""
         while self._listeners:

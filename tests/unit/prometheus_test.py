@@ -163,18 +163,6 @@ class RequestsTest(CollectorTestCase):
         self.assertEqual(
             3, value(collector, 'addrservice_http_response_body_bytes_total', **labels))
 
-    async def test_requests_are_in_flight_from_their_begin_to_their_end_without_scrapes(
-        self
-    ) -> None:
-        collector = self.start()
-        spans = request(), request(), request(route='/metrics')
-        for span in spans:
-            collector.enter(span)
-        self.assertEqual(2, value(collector, 'addrservice_http_requests_in_flight'))
-        for span in spans:
-            collector.exit(span)
-        self.assertEqual(0, value(collector, 'addrservice_http_requests_in_flight'))
-
     async def test_calls_and_statements_do_not_count(self) -> None:
         collector = self.start()
         before = {sample.name for sample in scrape(collector)}
@@ -454,12 +442,16 @@ class WorkersTest(CollectorTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def worker(self, slot: int) -> PrometheusCollector:
-        """A worker's collector at work. What it has not counted before the next, it must not."""
+    def worker(self, slot: int, in_flight: int = 0) -> PrometheusCollector:
+        """A worker's collector at work. What it has not counted before the next, it must not.
+
+        :param in_flight: requests that it works on
+        """
         with mock.patch.dict(os.environ, {
             'PROMETHEUS_MULTIPROC_DIR': str(self.folder), 'ADDRSERVICE_WORKER_SLOT': str(slot),
         }):
             collector = PrometheusCollector()
+            collector.watch('http_requests_in_flight', lambda: in_flight)
             pass_through(collector, request(), operation('read'))
             collector._give_on()  # so that all files are made
         # The library's own, and it has no types.
@@ -501,12 +493,10 @@ class WorkersTest(CollectorTestCase):
                 await asyncio.sleep(.01)
 
     async def test_what_workers_are_doing_adds_up_when_they_have_told(self) -> None:
-        first = self.worker(0)
+        first = self.worker(0, in_flight=1)
         first.watch('store_connections_free', lambda: 3)
-        first.enter(request())
-        second = self.worker(1)
+        second = self.worker(1, in_flight=1)
         second.watch('store_connections_free', lambda: 4)
-        second.enter(request())
         first._tell()
         self.assertEqual(2, value(second, 'addrservice_http_requests_in_flight'))
         self.assertEqual(7, value(second, 'addrservice_store_connections_free'))
@@ -523,8 +513,7 @@ class WorkersTest(CollectorTestCase):
         self.assertEqual(files, self.files())
 
     async def test_what_a_dead_worker_did_is_over_but_what_it_counted_stays(self) -> None:
-        first = self.worker(0)
-        first.enter(request())
+        first = self.worker(0, in_flight=1)
         first._tell()
         second = self.worker(1)
         self.assertEqual(1, value(second, 'addrservice_http_requests_in_flight'))

@@ -22,6 +22,7 @@ from addrservice.tracing import AbstractTraceCollector, Kind, Span
 TOGETHER: Final = 32
 
 _FOLLOWED: Final[frozenset[Kind]] = frozenset({'store'})
+_COUNTED: Final[frozenset[Kind]] = _FOLLOWED | {'server'}
 
 
 class PrometheusCollector(AbstractTraceCollector):
@@ -52,19 +53,15 @@ class PrometheusCollector(AbstractTraceCollector):
         self._pulse.start()
 
     def enter(self, span: Span) -> None:
-        if span.kind == 'server':
-            self._requests.begin(span)
+        """Nothing: all is known at the exit."""
 
     def follows(self, request: Span) -> frozenset[Kind]:
         """Operations of the store."""
         return _FOLLOWED
 
     def exit(self, span: Span) -> None:
-        if span.kind == 'server':
-            self._requests.end(span)
-        elif span.kind != 'store':
-            return
-        self._ended.append(span)
+        if span.kind in _COUNTED:
+            self._ended.append(span)
         if len(self._ended) >= TOGETHER and self._counting.acquire(blocking=False):
             try:
                 self._count()
@@ -115,7 +112,6 @@ class PrometheusCollector(AbstractTraceCollector):
     def _measure(self) -> None:
         """Takes what does not count by itself; the loop and a scrape in a thread both do."""
         self._give_on()
-        self._metrics.in_flight.set(self._requests.in_flight)
         for gauge, read in self._watched:
             gauge.set(read())
         with self._lock:

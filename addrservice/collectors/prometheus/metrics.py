@@ -20,6 +20,7 @@ SECONDS: Final = (.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10)
 
 # What the service offers to `watch`, and what it is.
 WATCHED: Final = {
+    'http_requests_in_flight': 'Requests that are worked on, without scrapes.',
     'store_connections_in_use': 'Connections to the database that serve an operation.',
     'store_connections_free': 'Connections to the database that an operation could take at once.',
 }
@@ -89,9 +90,6 @@ class Metrics:
         self.response_bytes = Counter(
             'addrservice_http_response_body_bytes_total', 'Bodies of answers, in bytes.',
             by_route, registry=registry)
-        self.in_flight = Gauge(
-            'addrservice_http_requests_in_flight', 'Requests that are worked on, without scrapes.',
-            registry=registry, multiprocess_mode='livesum')
         self.refusals = Counter(
             'addrservice_entries_refused_total',
             'Entries and changes that were sent and not taken.',

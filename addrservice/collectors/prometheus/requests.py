@@ -14,36 +14,21 @@ from addrservice.collectors.prometheus.outcomes import REASONS, refusal
 from addrservice.collectors.prometheus.tallies import Tallies, Tally
 from addrservice.tracing import Span
 
-_SCRAPE: Final = ' /metrics'  # how the name of its span ends
 _BOUNDS: Final = [*map(floatToGoString, [*SECONDS, float('inf')])]  # as the samples have them
 
 _Key = tuple[str, str, int]  # method, route, status
 
 
 class RequestCounter:
-    """Counts what the spans of requests tell.
-
-    :ivar in_flight: requests that are worked on
-    """
+    """Counts what the spans of requests tell."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.in_flight = 0
         self._metrics = metrics
         self._tallies: Tallies[_Key] = Tallies(self._take)
         self._exemplars: dict[tuple[_Key, int], tuple[str, float, float]] = {}  # int: the bucket
         # All of them from the beginning: Prometheus sees no increase in what was not there.
         self._refusals = {reason: metrics.refusals.labels(reason) for reason in REASONS}
         self.give_on = self._tallies.give_on
-
-    def begin(self, span: Span) -> None:
-        """Counts a request that has come; a scrape, which would always find itself, does not."""
-        if not span.name.endswith(_SCRAPE):
-            self.in_flight += 1
-
-    def end(self, span: Span) -> None:
-        """Counts it no more: it has ended."""
-        if not span.name.endswith(_SCRAPE):
-            self.in_flight -= 1
 
     def count(self, span: Span) -> None:
         """Counts a request that has ended."""
