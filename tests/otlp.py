@@ -4,9 +4,10 @@ It has threads of its own, so that it serves tests with and without an event loo
 while a test waits for something else.
 """
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
@@ -57,13 +58,16 @@ class Receiver:
     ``status`` is what it answers, ``Retry-After: 0`` included, ``body`` what it answers with
     (without an end where ``is_endless``), ``location`` where it redirects to. While it ``hangs``
     it answers nothing at all. ``spans`` and ``bodies`` are what has come, ``headers`` those of the
-    last request; what it refuses does not count.
+    last request; what it refuses does not count. ``connections`` is how many there have been.
     """
 
     def __init__(self) -> None:
         self.status = 200
         self.location: str | None = None
         self.is_endless = False
+        self.body = ExportTraceServiceResponse().SerializeToString()
+        self.connections = 0
+        self.open: set[socket.socket] = set()
         self.spans: list[ReceivedSpan] = []
         self.bodies: list[bytes] = []
         self.headers: dict[str, str] = {}
@@ -122,6 +126,9 @@ class Receiver:
         """Ends it; who waits for an answer gets one."""
         self._go_on.set()
         self._server.shutdown()
+        for connection in list(self.open):
+            with suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
         self._thread.join()
 
@@ -142,6 +149,17 @@ class _Server(ThreadingHTTPServer):
 
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = 'HTTP/1.1'  # connections are kept, as collectors do
+
+        def setup(self) -> None:
+            super().setup()
+            receiver.connections += 1
+            receiver.open.add(self.connection)
+
+        def finish(self) -> None:
+            receiver.open.discard(self.connection)
+            super().finish()
+
         def do_POST(self) -> None:
             length = int(self.headers['Content-Length'])
             receiver.take(self.path, dict(self.headers.items()), self.rfile.read(length))
@@ -149,8 +167,10 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             if receiver.location is not None:
                 self.send_header('Location', receiver.location)
             self.send_header('Content-Type', 'application/x-protobuf')
+            if not receiver.is_endless:
+                self.send_header('Content-Length', str(len(receiver.body)))
             self.end_headers()
-            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+            self.wfile.write(receiver.body)
             while receiver.is_endless:
                 self.wfile.write(b' ' * 65536)
 

@@ -16,11 +16,12 @@ from unittest.mock import patch
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import get_tracer_provider
 from tornado.httputil import HTTPHeaders
 
 from addrservice import __version__
-from addrservice.collectors.opentelemetry import OpenTelemetryCollector
+from addrservice.collectors.opentelemetry import OpenTelemetryCollector, _Sender
 from addrservice.collectors.opentelemetry.export import Account
 from addrservice.errors import StoreUnavailableError, UnknownNicknameError
 from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
@@ -494,6 +495,50 @@ class SettingsTest(TracesTestCase):
             with self.subTest(name=name), patch.dict(os.environ, {name: value}):
                 with self.assertRaisesRegex(ValueError, name):
                     OpenTelemetryCollector()
+
+
+class WayOutTest(TracesTestCase):
+    """How spans are sent: it is to cost requests as little as can be."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        os.environ['OTEL_BSP_SCHEDULE_DELAY'] = '10'
+
+    def test_a_connection_is_kept_for_the_next_export(self) -> None:
+        collector = self.collector()
+        for count in (1, 2, 3):
+            self.request(collector)
+            self.receiver.wait_for(count)
+        self.assertEqual((3, 1), (self.receiver.requests, self.receiver.connections))
+
+    def test_one_whose_answer_has_a_body_is_not_kept(self) -> None:
+        """That is not read, for it may have no end."""
+        self.receiver.body = b'taken'
+        collector = self.collector()
+        for count in (1, 2):
+            self.request(collector)
+            self.receiver.wait_for(count)
+        collector.stop()
+        self.assertEqual((2, 2), (self.receiver.requests, self.receiver.connections))
+
+    @unittest.skipUnless(sys.platform == 'linux', 'elsewhere threads have no priority of their own')
+    def test_the_thread_that_sends_stands_back_for_all_others(self) -> None:
+        def priorities() -> list[int]:
+            return [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) - mine
+                    for thread in threading.enumerate()]
+
+        mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        self.request(self.collector())
+        self.receiver.wait_for(1)
+        self.assertEqual(1, sum(priority > 0 for priority in priorities()))
+
+    def test_the_resource_of_all_spans_is_as_the_sdk_has_it(self) -> None:
+        """But for its hash, which is found once."""
+        resource = Resource({'service.name': 'x'}, 'https://example.org/schema')
+        sender = _Sender(resource)
+        self.assertEqual((resource, hash(resource)), (sender, hash(sender)))
+        with patch.object(Resource, '__hash__', side_effect=AssertionError):
+            hash(sender)
 
 
 class LossTest(TracesTestCase):

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 STOP_DEADLINE: Final = 2.0  # seconds
 
-# Spans that are sent at once, unless the environment says so: while the SDK's 512 are encoded, no
-# request is answered for 20 ms.
+# Spans that are sent at once, unless the environment says so: the SDK's 512 hold requests up for
+# milliseconds, whatever pauses are made.
 BATCH: Final = 32
 
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
@@ -248,16 +248,27 @@ def _type_name(error: BaseException) -> str:
         f'{kind.__module__}.{kind.__qualname__}')
 
 
+class _Sender(Resource):
+    """Who sends; finds its hash, for which the exporter asks with each span, once."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 def _resource(told: Mapping[str, str]) -> Resource:
     """Who sends: by itself, by the environment, by the configuration, which wins."""
-    return Resource.create({
+    return _Sender(Resource.create({
         'service.name': LOGGER_NAME,
         'service.version': __version__,
         'service.instance.id': str(uuid.uuid4()),
         'process.pid': os.getpid(),
         **OTELResourceDetector().detect().attributes,
         **told,
-    })
+    }))
 
 
 def _queue_settings() -> dict[str, int]:

@@ -1,0 +1,20 @@
+"""A collector that tells how the interpreter of a service is set."""
+
+import gc
+import sys
+
+from addrservice.tracing import AbstractTraceCollector, Span
+
+
+class InterpreterSettings(AbstractTraceCollector):
+    """Reports them at the end."""
+
+    def enter(self, span: Span) -> None:
+        """Nothing."""
+
+    def exit(self, span: Span) -> None:
+        """Nothing."""
+
+    def stop(self) -> str:
+        return (f'threads switch after {sys.getswitchinterval():g} s, garbage is looked for after '
+                f'{gc.get_threshold()}, frozen: {gc.get_freeze_count() > 10_000}')
