@@ -127,7 +127,7 @@ class LeanRequestHandler(RequestHandler):
 def _forget_frames(error: BaseException) -> None:
     """Else what knows an error and what that knows would be left for the garbage collector."""
     told: BaseException | None = error
-    while told is not None:
+    while told is not None and told.__traceback__ is not None:  # causes may form a ring
         told.__traceback__ = None
         told = told.__cause__ or told.__context__
 

@@ -5,6 +5,7 @@ what takes the traces would be measured as well.
 """
 
 import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -35,7 +36,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """Has this thread, which is one connection's, stand back for all others."""
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        if sys.platform == 'linux':  # elsewhere it would be the whole process
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         super().setup()
 
     def do_POST(self) -> None:

@@ -53,7 +53,7 @@ def hosts_asked(driver: Chrome) -> set[str]:
     events = [json.loads(line['message'])['message'] for line in _log(driver, 'performance')]
     urls = [urlsplit(event['params']['request']['url']) for event in events
             if event['method'] == 'Network.requestWillBeSent']
-    return {url.netloc for url in urls if url.scheme not in ('chrome', 'data')}
+    return {url.netloc for url in urls if url.scheme not in ('chrome', 'chrome-untrusted', 'data')}
 
 
 def _log(driver: Chrome, name: str) -> list[dict[str, Any]]:

@@ -38,11 +38,11 @@ class Span:
     :param carrier: the header fields of a request, whatever their case
 
     ``start_ns`` and ``end_ns`` are nanoseconds of ``time.perf_counter_ns`` (``end_ns`` is 0 while
-    the call runs), ``error`` the exception that left it. ``attributes`` may grow until the exit;
-    their names are those of OpenTelemetry's semantic conventions. The next two are for a collector
-    to set when a request is entered: ``trace_id``, 32 hex digits, for log and metrics, and
-    ``traceresponse``, for the answer. ``followers`` has the collectors that want to be told of the
-    spans inside, by the kind of these.
+    the call runs), ``error`` the exception that left it, whose traceback is gone when the request
+    was answered. ``attributes`` may grow until the exit; their names are those of OpenTelemetry's
+    semantic conventions. The next two are for a collector to set when a request is entered:
+    ``trace_id``, 32 hex digits, for log and metrics, and ``traceresponse``, for the answer.
+    ``followers`` has the collectors that want to be told of the spans inside, by the kind of these.
     """
 
     __slots__ = ('name', 'kind', 'parent', '_task', 'error', 'start_ns', 'end_ns', 'attributes',

@@ -82,7 +82,7 @@ class InFlightTest(OverloadTestCase):
         await self.until(lambda: not self.in_flight())
 
     def in_flight(self) -> int:
-        return len(self.server._running())
+        return self.server.requests_in_flight()
 
     async def test_the_third_is_refused_at_once(self) -> None:
         await self.hold()

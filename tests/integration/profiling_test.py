@@ -17,7 +17,7 @@ class SignalTest(unittest.TestCase):
     def keep_busy(self, server: ServerProcess) -> None:
         """Asks until it must have been seen at work."""
         with closing(server.connect()) as connection:
-            for _ in range(100):
+            for _ in range(500):
                 connection.request('GET', '/addressbook/nobody')
                 answer = connection.getresponse()
                 answer.read()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.resources import Resource
@@ -22,7 +23,7 @@ from tornado.httputil import HTTPHeaders
 
 from addrservice import __version__
 from addrservice.collectors.opentelemetry import OpenTelemetryCollector, _Sender
-from addrservice.collectors.opentelemetry.export import Account
+from addrservice.collectors.opentelemetry.export import NICE, Account
 from addrservice.errors import StoreUnavailableError, UnknownNicknameError
 from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
 from tests.otlp import Receiver, closed_url, in_python
@@ -523,14 +524,32 @@ class WayOutTest(TracesTestCase):
 
     @unittest.skipUnless(sys.platform == 'linux', 'elsewhere threads have no priority of their own')
     def test_the_thread_that_sends_stands_back_for_all_others(self) -> None:
-        def priorities() -> list[int]:
-            return [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) - mine
-                    for thread in threading.enumerate()]
+        with patch('os.setpriority') as set_priority:
+            self.request(self.collector())
+            self.receiver.wait_for(1)
+        [(kind, thread, nice)] = {call.args for call in set_priority.call_args_list}
+        self.assertEqual((os.PRIO_PROCESS, NICE), (kind, nice))
+        self.assertNotEqual(threading.get_native_id(), thread)
 
-        mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        self.request(self.collector())
-        self.receiver.wait_for(1)
-        self.assertEqual(1, sum(priority > 0 for priority in priorities()))
+    def test_where_threads_have_no_priority_of_their_own_it_changes_none(self) -> None:
+        with patch('os.setpriority') as set_priority, patch('sys.platform', 'darwin'):
+            self.request(self.collector())
+            self.receiver.wait_for(1)
+        self.assertFalse(set_priority.called)
+
+    def test_where_it_must_not_it_sends_all_the_same(self) -> None:
+        """As under systemd, with a filter of system calls."""
+        with patch('os.setpriority', side_effect=PermissionError):
+            collector = self.collector()
+            self.request(collector)
+            self.assertEqual('1 spans exported, 0 dropped', collector.stop())
+
+    def test_what_an_export_failed_with_leaves_nothing_waiting(self) -> None:
+        collector = self.collector()
+        with patch.object(OTLPSpanExporter, 'export', side_effect=LookupError):
+            self.request(collector)
+            with self.assertLogs():
+                self.assertEqual('0 spans exported, 1 dropped', collector.stop())
 
     def test_the_resource_of_all_spans_is_as_the_sdk_has_it(self) -> None:
         """But for its hash, which is found once."""

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import requests
@@ -15,9 +16,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
 REPORT_INTERVAL: Final = 60.0  # seconds
 
-# How far the thread that sends stands back for the one that serves (nice). Where that is busy all
-# the time, 3 % of it are left, enough for one trace in a hundred; at 19 it would be 1.5 %.
-NICE: Final = 15
+# How far the thread that sends stands back for the one that serves (nice). Much further, and where
+# another process keeps the CPU busy it would have the interpreter and wait for the CPU: at 15 the
+# p99 of requests is 113 ms then, at 5 it is 5 ms, as at 0.
+NICE: Final = 5
 
 # What the SDK says about each export that fails, and about what clients send in tracestate.
 _TALKATIVE: Final = (
@@ -116,9 +118,12 @@ class CountingExporter(OTLPSpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         _stand_back()
-        result = super().export(spans)
-        sent = result is SpanExportResult.SUCCESS
-        self._account.settle(len(spans), None if sent else self._attempts.failure)
+        sent = False
+        try:
+            result = super().export(spans)
+            sent = result is SpanExportResult.SUCCESS
+        finally:
+            self._account.settle(len(spans), None if sent else self._attempts.failure)
         return result
 
 
@@ -154,7 +159,8 @@ class _Session(requests.Session):
 def _stand_back() -> None:
     """Has this thread work when the others of this process have nothing to do, where Linux can."""
     if sys.platform == 'linux':  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        with suppress(OSError):  # it may be forbidden, as it may be to stand back less than before
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -163,7 +169,7 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _leave_unread(response: requests.Response, **_: Any) -> None:
     """Ends the connection, unless there is no body: one may have no end."""
-    if response.headers.get('Content-Length') != '0':
+    if response.raw.chunked or response.raw.length_remaining != 0:
         response.close()
 
 

@@ -20,7 +20,7 @@ SECONDS: Final = (.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10)
 
 # What the service offers to `watch`, and what it is.
 WATCHED: Final = {
-    'http_requests_in_flight': 'Requests that are worked on, without scrapes.',
+    'http_requests_in_flight': 'Requests that are worked on, but for those to the metrics port.',
     'store_connections_in_use': 'Connections to the database that serve an operation.',
     'store_connections_free': 'Connections to the database that an operation could take at once.',
 }
