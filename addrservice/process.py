@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Final
@@ -30,9 +29,6 @@ from addrservice.workers import WorkerLink
 # Objects made before the young ones are looked through, and how often that is before older ones are
 # (gc.set_threshold): a connection is some 60 objects, a request in flight some 200.
 GC_THRESHOLDS: Final = (10_000, 50, 20)
-
-# Seconds after which a thread that is at work gives way to the one that serves; by default 5 ms.
-SWITCH_INTERVAL: Final = 0.0002
 
 # Requests on one connection to a worker: those of many clients spread over all workers again soon
 # after one of these was replaced.
@@ -75,7 +71,6 @@ class Process:
             service, server, listeners = await self._start(stack)
             self._obey_signals(server, stack)
             calm_garbage_collector()
-            sys.setswitchinterval(SWITCH_INTERVAL)
             self._tell_ready(listeners)
             await stop.wait()
             systemd.notify('STOPPING=1')

@@ -1,7 +1,6 @@
 """A collector that tells how the interpreter of a service is set."""
 
 import gc
-import sys
 
 from addrservice.tracing import AbstractTraceCollector, Span
 
@@ -16,5 +15,5 @@ class InterpreterSettings(AbstractTraceCollector):
         """Nothing."""
 
     def stop(self) -> str:
-        return (f'threads switch after {sys.getswitchinterval():g} s, garbage is looked for after '
-                f'{gc.get_threshold()}, frozen: {gc.get_freeze_count() > 10_000}')
+        return (f'garbage is looked for after {gc.get_threshold()}, '
+                f'frozen: {gc.get_freeze_count() > 10_000}')

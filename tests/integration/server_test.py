@@ -230,11 +230,10 @@ class StopTest(TransportTestCase):
         self.assertIn('AddressBookService.pages', names)
         self.assertRegex(server.stderr, r'(?m)^ +1 .* AddressBookService.pages$')
 
-    def test_neither_threads_nor_the_garbage_collector_hold_it_up_for_long(self) -> None:
+    def test_the_garbage_collector_does_not_hold_it_up_for_long(self) -> None:
         with self.running_server(tracing={'tests.interpreter.InterpreterSettings': None}) as server:
             server.stop()
-        self.assertIn('threads switch after 0.0002 s, garbage is looked for after (10000, 50, 20), '
-                      'frozen: True', server.stderr)
+        self.assertIn('garbage is looked for after (10000, 50, 20), frozen: True', server.stderr)
 
     def test_it_is_not_ready_but_serves_while_load_balancers_take_notice(self) -> None:
         with self.running_server({'drain-delay': 60}) as server:
