@@ -65,10 +65,11 @@ def print_start_line(settings: Settings, listeners: Listeners) -> None:
     """Tells who has started the service where it listens."""
     for name, sockets in (('', listeners.http), (' metrics', listeners.metrics)):
         for listener in sockets[:1]:
-            print(f'Starting {settings.service.name}{name} on {place(listener)} ...', flush=True)
+            where = address_of(listener)
+            print(f'Starting {settings.service.name}{name} on {where} ...', flush=True)
 
 
-def place(listener: socket, with_address: bool = False) -> str:
+def address_of(listener: socket, with_address: bool = False) -> str:
     """Where a socket listens, in words."""
     if listener.family == AF_UNIX:
         return str(listener.getsockname())

@@ -17,7 +17,7 @@ from addrservice.app import (
 from addrservice.config import Settings
 from addrservice.errors import ConfigError
 from addrservice.http_server import AbstractHTTPServer, make_server
-from addrservice.listening import Listeners, listen, place, print_start_line
+from addrservice.listening import Listeners, address_of, listen, print_start_line
 from addrservice.preparation import (
     configure_logging, create_collectors, create_gate, make_tls_context,
 )
@@ -115,7 +115,7 @@ class Process:
             print_start_line(self._settings, listeners)
             systemd.notify('READY=1')
         for listener in listeners.http:
-            self._logger.info('listening on %s', place(listener, with_address=True))
+            self._logger.info('listening on %s', address_of(listener, with_address=True))
 
     async def _give_signs_of_life(self, stop: 'Stop') -> None:
         """Tells the supervisor, or systemd, that the event loop turns; drains if there is none."""
