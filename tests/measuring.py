@@ -3,10 +3,12 @@
 Each process writes a file; where several start from one command, ``coverage`` tells them apart.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import coverage
+from coverage.exceptions import DataError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -29,6 +31,7 @@ def add(data: Path) -> None:
     if measurement is not None:
         for file in data.parent.glob(f'{data.name}.*'):  # one a process
             reached = coverage.CoverageData(str(file))
-            reached.read()
-            measurement.get_data().update(reached)
+            with suppress(DataError):  # it was killed while it wrote: as if it had been before
+                reached.read()
+                measurement.get_data().update(reached)
             reached.close()
