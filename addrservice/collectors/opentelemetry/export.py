@@ -157,7 +157,7 @@ class _Session(requests.Session):
 
 
 def _stand_back() -> None:
-    """Has this thread work when the others of this process have nothing to do, where Linux can."""
+    """Has this thread give way to the others of this process, where Linux can."""
     if sys.platform == 'linux':  # elsewhere it would be the whole process
         with suppress(OSError):  # it may be forbidden, as it may be to stand back less than before
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
