@@ -22,11 +22,11 @@ class AddTest(unittest.TestCase):
         with closing(sqlite3.connect(folder / 'coverage.2')) as half:
             half.execute('CREATE TABLE coverage_schema (version INTEGER)')
         all_of_it = CoverageData(no_disk=True)
+        self.addCleanup(all_of_it.close, force=True)  # what is not on disk is kept open otherwise
         measurement = Mock(get_data=Mock(return_value=all_of_it))
         with patch('coverage.Coverage.current', return_value=measurement):
             measuring.add(folder / 'coverage')
         self.assertEqual({'/reached.py'}, all_of_it.measured_files())
-        all_of_it.close()
 
 
 if __name__ == '__main__':
