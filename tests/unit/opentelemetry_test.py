@@ -12,18 +12,19 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
+from unittest.mock import call, patch
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import get_tracer_provider
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, get_tracer_provider
 from tornado.httputil import HTTPHeaders
 
 from addrservice import __version__
 from addrservice.collectors.opentelemetry import OpenTelemetryCollector, _Sender
-from addrservice.collectors.opentelemetry.export import NICE, Account
+from addrservice.collectors.opentelemetry.export import PAUSE, Account, CountingExporter
 from addrservice.errors import StoreUnavailableError, UnknownNicknameError
 from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
 from tests.otlp import Receiver, closed_url, in_python
@@ -522,27 +523,24 @@ class WayOutTest(TracesTestCase):
         collector.stop()
         self.assertEqual((2, 2), (self.receiver.requests, self.receiver.connections))
 
-    @unittest.skipUnless(sys.platform == 'linux', 'elsewhere threads have no priority of their own')
-    def test_the_thread_that_sends_stands_back_for_all_others(self) -> None:
-        with patch('os.setpriority') as set_priority:
+    def test_it_rests_between_one_piece_of_its_work_and_the_next(self) -> None:
+        """So that no request waits for all of it."""
+        with patch('time.sleep') as sleep:
             self.request(self.collector())
             self.receiver.wait_for(1)
-        [(kind, thread, nice)] = {call.args for call in set_priority.call_args_list}
-        self.assertEqual((os.PRIO_PROCESS, NICE), (kind, nice))
-        self.assertNotEqual(threading.get_native_id(), thread)
+        before_the_span = before_all_of_them = before_the_request = call(PAUSE)
+        self.assertEqual([before_the_span, before_all_of_them, before_the_request],
+                         sleep.call_args_list)
 
-    def test_where_threads_have_no_priority_of_their_own_it_changes_none(self) -> None:
-        with patch('os.setpriority') as set_priority, patch('sys.platform', 'darwin'):
-            self.request(self.collector())
-            self.receiver.wait_for(1)
-        self.assertFalse(set_priority.called)
-
-    def test_where_it_must_not_it_sends_all_the_same(self) -> None:
-        """As under systemd, with a filter of system calls."""
-        with patch('os.setpriority', side_effect=PermissionError):
-            collector = self.collector()
-            self.request(collector)
-            self.assertEqual('1 spans exported, 0 dropped', collector.stop())
+    def test_it_rests_less_where_many_wait(self) -> None:
+        account = Account(9, logging.getLogger(LOGGER))
+        exporter = CountingExporter(account, f'{self.receiver.url}/v1/traces', None, None)
+        self.addCleanup(exporter.shutdown)
+        for waiting, rests in ((2, 3), (3, 1)):
+            account.waiting = waiting
+            with self.subTest(waiting=waiting), patch('time.sleep') as sleep:
+                exporter.export([ReadableSpan('x', SpanContext(1, 1, False))])
+                self.assertEqual(rests, sleep.call_count)
 
     def test_what_an_export_failed_with_leaves_nothing_waiting(self) -> None:
         collector = self.collector()
