@@ -33,7 +33,7 @@ HIGHEST_RATE: Final = CLIENTS * 100 * 0.9  # requests per second
 # for the server. With select (1, libev's EVBACKEND_SELECT) it is on time to some 50 microseconds.
 _ON_TIME: Final = {'LIBEV_FLAGS': '1'}
 
-_TIMER: Final = 3000  # microseconds that h2load's timers are early or late when all is well
+_TIMER: Final = 1000  # microseconds that requests are early or late at most when all is well
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 

@@ -4,6 +4,7 @@ It has threads of its own, so that it serves tests with and without an event loo
 while a test waits for something else.
 """
 
+import gzip
 import socket
 import threading
 from collections.abc import Iterator
@@ -106,6 +107,8 @@ class Receiver:
         self._go_on.wait()
         if self.status == 200:
             self.bodies.append(body)
+            if headers.get('Content-Encoding') == 'gzip':
+                body = gzip.decompress(body)
             for group in ExportTraceServiceRequest.FromString(body).resource_spans:
                 resource = in_python(group.resource.attributes)
                 self.spans += [ReceivedSpan(span, resource)

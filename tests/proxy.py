@@ -171,10 +171,12 @@ class Proxy:
         listener, self._listener = self._listener, None
         for listening in listener.sockets if listener is not None else ():
             self._loop.remove_reader(listening)  # asyncio loses what a closed server has accepted
-        while begun := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(begun)  # connections that are being made
-        if listener is not None:
-            listener.close()
+        try:
+            while begun := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(begun)  # connections that are being made
+        finally:
+            if listener is not None:
+                listener.close()
         await self._cut()
 
     async def _cut(self) -> None:

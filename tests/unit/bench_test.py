@@ -133,7 +133,7 @@ class H2loadTest(unittest.TestCase):
     def test_what_a_timer_is_late_is_no_wait(self) -> None:
         """The generator's clock is no better than that."""
         chance = random.Random(1)
-        starts = [start + chance.uniform(-1500, 1500) for start in evenly(1000)]
+        starts = [start + chance.uniform(-500, 500) for start in evenly(1000)]
         self.assertEqual((1, 1, 1, 1), self.read(starts).percentiles)
 
     def test_a_server_that_is_too_slow_makes_wait_ever_longer(self) -> None:
@@ -234,6 +234,13 @@ class ToolsTest(unittest.TestCase):
         path.write_text(f'#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n', encoding='ascii')
         path.chmod(0o755)
         return str(path)
+
+    def test_h2load_is_on_time(self) -> None:
+        """By libev's select, for with its epoll it waits for whole milliseconds."""
+        path = self.write_program(
+            'h2load', 'echo "0 200 1\n9000000 503 1\n9005000 200 1" > $0.$LIBEV_FLAGS')
+        measured = load.run_h2load(tools.Tool(path), 'http://x', 200, 1, Path(f'{path}.1'))
+        self.assertEqual((400, 1), (measured.rate, measured.failed))
 
     def test_a_program_of_the_machine_is_taken(self) -> None:
         """As it is."""

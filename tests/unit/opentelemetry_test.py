@@ -12,11 +12,14 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import call, patch
+from unittest.mock import patch
 
+import requests
+from opentelemetry.exporter.otlp.proto.common._internal import trace_encoder
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as PB2Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, get_tracer_provider
@@ -24,7 +27,7 @@ from tornado.httputil import HTTPHeaders
 
 from addrservice import __version__
 from addrservice.collectors.opentelemetry import OpenTelemetryCollector, _Sender
-from addrservice.collectors.opentelemetry.export import PAUSE, Account, CountingExporter
+from addrservice.collectors.opentelemetry.export import FEW, PAUSE, Account, CountingExporter
 from addrservice.errors import StoreUnavailableError, UnknownNicknameError
 from addrservice.tracing import AbstractTraceCollector, Kind, Span, create_collector
 from tests.otlp import Receiver, closed_url, in_python
@@ -523,24 +526,56 @@ class WayOutTest(TracesTestCase):
         collector.stop()
         self.assertEqual((2, 2), (self.receiver.requests, self.receiver.connections))
 
-    def test_it_rests_between_one_piece_of_its_work_and_the_next(self) -> None:
-        """So that no request waits for all of it."""
-        with patch('time.sleep') as sleep:
-            self.request(self.collector())
-            self.receiver.wait_for(1)
-        before_the_span = before_all_of_them = before_the_request = call(PAUSE)
-        self.assertEqual([before_the_span, before_all_of_them, before_the_request],
-                         sleep.call_args_list)
+    def test_each_export_has_its_own_spans_and_no_others(self) -> None:
+        for compression in ('none', 'gzip'):
+            os.environ['OTEL_EXPORTER_OTLP_COMPRESSION'] = compression
+            collector = self.collector()
+            del self.receiver.spans[:]
+            for count, name in enumerate(('a', 'b' * 1000, 'c'), 1):
+                leave(collector, enter(collector, name, None))
+                self.receiver.wait_for(count)
+            with self.subTest(compression=compression):
+                self.assertEqual(['a', 'b' * 1000, 'c'],
+                                 [span.name for span in self.receiver.spans])
+                self.assertEqual(compression,
+                                 self.receiver.headers.get('Content-Encoding', 'none'))
 
-    def test_it_rests_less_where_many_wait(self) -> None:
-        account = Account(9, logging.getLogger(LOGGER))
+    def exported(self, waiting: int, limit: int = 2048) -> list[str]:
+        """What happens, step by step, when two spans are sent while so many wait."""
+        account = Account(limit, logging.getLogger(LOGGER))
+        for _ in range(waiting):
+            account.admit()
         exporter = CountingExporter(account, f'{self.receiver.url}/v1/traces', None, None)
         self.addCleanup(exporter.shutdown)
-        for waiting, rests in ((2, 3), (3, 1)):
-            account.waiting = waiting
-            with self.subTest(waiting=waiting), patch('time.sleep') as sleep:
-                exporter.export([ReadableSpan('x', SpanContext(1, 1, False))])
-                self.assertEqual(rests, sleep.call_count)
+        steps: list[str] = []
+
+        def rest(seconds: float) -> None:
+            steps.append(f'rest {seconds}')
+
+        def encode(span: ReadableSpan) -> PB2Span:
+            steps.append(span.name)
+            return PB2Span()
+
+        def send(*_: Any, **told: Any) -> requests.Response:
+            steps.append('send')
+            response = requests.Response()
+            response.status_code = 200
+            return response
+
+        with (patch('time.sleep', rest), patch.object(requests.Session, 'send', send),
+              patch.object(trace_encoder, '_encode_span', encode)):
+            exporter.export([ReadableSpan(name, SpanContext(1, 1, False)) for name in 'ab'])
+        return steps
+
+    def test_it_rests_between_one_piece_of_its_work_and_the_next(self) -> None:
+        """So that no request waits for all of it."""
+        rest = f'rest {PAUSE}'
+        self.assertEqual([rest, 'a', rest, 'b', rest, rest, 'send'], self.exported(FEW))
+
+    def test_it_does_not_rest_where_many_wait(self) -> None:
+        for waiting, limit in ((FEW + 1, 2048), (2, 5)):
+            with self.subTest(limit=limit):
+                self.assertEqual(['a', 'b', 'send'], self.exported(waiting, limit))
 
     def test_what_an_export_failed_with_leaves_nothing_waiting(self) -> None:
         collector = self.collector()
